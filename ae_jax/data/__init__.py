@@ -6,6 +6,7 @@ from typing import Any
 
 from ae_jax import errors
 from ae_jax.data import (
+  consecutive,
   draws,
   faults,
   in_memory,
@@ -16,7 +17,6 @@ from ae_jax.data import (
   placements,
   preparation,
   ranges,
-  recordings,
   schema_fit,
   sources,
   splits,
@@ -116,7 +116,7 @@ def load(
   remarks = arrays.pop("remarks", None) or []
   chosen, of_record, notes = _as_examples(arrays, name, kind, (window, stride), chosen, where)
   table = schema_fit.table_of(arrays, name, column_kinds, missing)
-  notes = [*notes, *recordings.remarks(arrays["train"], table, name, where, kind)]
+  notes = [*notes, *consecutive.remarks(arrays["train"], table, name, where, kind)]
   known = {key: arrays.pop(key, None) for key in ("factor_values", "class_names", "held_out")}
   divide = functools.partial(draws.divide, chosen, arrays, known["held_out"], one_class, known["class_names"], where)
   converted = preparation.convert(

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ae_jax.data import (
+  consecutive,
   detection,
   draws,
   faults,
@@ -14,7 +15,6 @@ from ae_jax.data import (
   lazy_arrays,
   lengths,
   loss_columns,
-  recordings,
   remarks,
   schema_fit,
   splits,
@@ -28,8 +28,8 @@ from ae_jax.types import KINDS
 _MOST_CLASSES = 10  # maximum number of classes in a line
 _MOST_EXAMPLES = 5  # maximum number of examples in a line
 _CHANNELS = 8  # float arrays [N, T, C] with fewer than this number of channels are treated as series
-RECORD_STEPS = 10 * recordings.WINDOW  # tables with fewer rows are hardly recordings
-RECORD_OPTIONS = {"window": recordings.WINDOW, "range": "real", "scale": "standard"}  # keys of config.data
+RECORD_STEPS = 10 * consecutive.WINDOW  # tables with fewer rows are hardly recordings
+RECORD_OPTIONS = {"window": consecutive.WINDOW, "range": "real", "scale": "standard"}  # keys of config.data
 _FAMILIES = {"table": "dense", "series": "sequence", "images": "cnn", "volumes": "dense"}  # kind -> shipped config
 _TABLES = (*schema_fit.NAMED, *tables.BUNDLED)  # sources whose columns have names; `configs/table.py` trains on them
 _SET = ("range", "scale")  # keys of config.data that `configs/table.py` already sets
@@ -73,7 +73,7 @@ def inspect(found: detection.Found, path: str) -> Inspection:
     lines.append(on_labels(arrays))
   lines += [*_on_faults(by_split, names, kind), *_on_duplicates(by_split)]
   lines += arrays.get("remarks") or ()
-  notes = recordings.remarks(found.arrays["train"], found.arrays.get("table"), found.name, path)
+  notes = consecutive.remarks(found.arrays["train"], found.arrays.get("table"), found.name, path)
   lines += notes
   options |= table_inspection.options(arrays) if is_table else _range_options(by_split, arrays["train"].dtype, kind)
   may_be_record = found.name == "npy" and kind == "table" and splits.present(found.arrays) == ["train"]

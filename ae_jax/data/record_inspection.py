@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float64, Int
 
 from ae_jax import errors
-from ae_jax.data import detection, inspection, lazy_arrays, one_class, recordings, remarks, series_folders
+from ae_jax.data import consecutive, detection, inspection, lazy_arrays, one_class, remarks, series_folders
 
 _MOST_NAMES = 5  # maximum number of recordings in a line
 _MOST_CHANNELS = 10  # maximum number of channels in a line
@@ -31,10 +31,10 @@ def inspect(path: str) -> inspection.Inspection | None:
   """
   if not (pathlib.Path(path).is_dir() and detection.DETECTORS["npy"].matches(pathlib.Path(path))):
     return None
-  if not series_folders.applies("npy", path, "auto", recordings.WINDOW):
+  if not series_folders.applies("npy", path, "auto", consecutive.WINDOW):
     return None
   try:
-    arrays = series_folders.read(path, recordings.WINDOW)
+    arrays = series_folders.read(path, consecutive.WINDOW)
   except errors.UserError:  # a folder of other arrays
     return None
   steps = arrays["record_steps"]
@@ -44,7 +44,7 @@ def inspect(path: str) -> inspection.Inspection | None:
   found = [lazy_arrays.read_all(arrays[f"{split}_labels"]) for split in steps if f"{split}_labels" in arrays]
   has_anomalies = bool(found) and one_class.are_rare(np.concatenate(found))
   options = inspection.RECORD_OPTIONS | ({"one_class": 0} if has_anomalies else {})
-  shape = (recordings.WINDOW, arrays["train"].shape[1])
+  shape = (consecutive.WINDOW, arrays["train"].shape[1])
   return inspection.Inspection(_lines(arrays), options, "series", shape, is_record=True)
 
 
@@ -52,8 +52,8 @@ def _are_consecutive(train: lazy_arrays.LazyArray, steps: tuple[int, ...]) -> bo
   """Returns whether the rows of the longest recording look like consecutive steps."""
   longest = int(np.argmax(steps))
   first = sum(steps[:longest])
-  rows = lazy_arrays.read_rows(train, np.arange(first, first + min(steps[longest], recordings.EXAMINED)))
-  return recordings.look_consecutive(recordings.finite_or_nan(rows))
+  rows = lazy_arrays.read_rows(train, np.arange(first, first + min(steps[longest], consecutive.EXAMINED)))
+  return consecutive.look_consecutive(consecutive.finite_or_nan(rows))
 
 
 def _lines(arrays: Mapping[str, Any]) -> list[str]:

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from ae_jax import data
-from ae_jax.data import detection, inspection, recordings
+from ae_jax.data import consecutive, detection, inspection
 
 GENERATOR = np.random.default_rng(0)
 STEPS = np.arange(2000)
@@ -30,7 +30,7 @@ CLASSES = np.repeat(np.arange(4.0), 500)[:, None] * [3, -2, 4, 1] + GENERATOR.no
   ],
 )
 def test_recordings_are_recognised(rows):
-  assert recordings.look_consecutive(rows)
+  assert consecutive.look_consecutive(rows)
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def test_recordings_are_recognised(rows):
   ],
 )
 def test_tables_are_not_recordings(rows):
-  assert not recordings.look_consecutive(rows)
+  assert not consecutive.look_consecutive(rows)
 
 
 def noted(remarks):
