@@ -71,6 +71,11 @@ class RunReport:
     return messages.headline(self._current, self.description, self.curves, done >= total)
 
   @property
+  def unit(self) -> str:
+    """Unit of the squared errors, see `measured.Result.unit`."""
+    return self._result.unit
+
+  @property
   def _result(self) -> measured.Result:
     return measured.Result(self.metrics, self.description, self.curves)
 
