@@ -4,6 +4,7 @@
   ae_jax data measurements.npz --out=examples.png
   python -m ae_jax.inspect_data digits
 
+A folder of .npy files that are long recordings [T, C] is described as such, with their lengths and channels.
 Prints the kind of the data, the sizes and modes of images, the range of the values, labels, missing values, exact
 duplicates, constant columns or pixels, and damaged files. All examples are read, and it is checked that the data can be
 loaded with the options in the printed command. --out writes a picture of random examples; without it, no file is
@@ -30,14 +31,19 @@ def main(arguments: list[str]) -> None:
       cli.fail(f"--out={out}: must end in .png", cli.WRONG_INPUT)
     path = str(paths.local_path("PATH", arguments[0]))
     from ae_jax import data
-    from ae_jax.data import detection, inspection, remarks
+    from ae_jax.data import detection, inspection, record_inspection, remarks
 
-    found = detection.detect(path)
-    print(f"{path}: read as config.data.name={found.name}", flush=True)
-    result = inspection.inspect(found, path)
+    name, result = "npy", record_inspection.inspect(path)
+    if is_folder_of_records := result is not None:
+      print(f"{path}: read as recordings, config.data.name={name} with config.data.window", flush=True)
+    else:
+      found = detection.detect(path)
+      name = found.name
+      print(f"{path}: read as config.data.name={name}", flush=True)
+      result = inspection.inspect(found, path)
     print("\n".join(result.lines), flush=True)
-    given = "" if path == found.name else path
-    dataset = data.load(found.name, given, **({"range": "unit"} | result.options))  # checks the printed command
+    given = "" if path == name else path
+    dataset = data.load(name, given, **({"range": "unit"} | result.options))  # checks the printed command
     if dataset.schema and dataset.shape[0] != len(dataset.schema.columns):
       print(f"inputs: {remarks.examples_of(dataset.shape, len(dataset.schema.columns))}")
     if out:
@@ -46,9 +52,12 @@ def main(arguments: list[str]) -> None:
       with errors.convert_os_errors(f"--out={out}"):
         contact_sheet.draw(out, dataset, path)
       print(f"picture of examples: {out}")
-    print(f"to train: {inspection.command(found.name, given, result)}")
+    if is_folder_of_records:
+      print(f"to train: {inspection.record_command(name, given, result.options)}")
+      return
+    print(f"to train: {inspection.command(name, given, result)}")
     if result.is_record:
-      print(f"as a recording, in windows: {inspection.record_command(found.name, given)}")
+      print(f"as a recording, in windows: {inspection.record_command(name, given)}")
 
 
 def run() -> None:

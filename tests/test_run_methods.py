@@ -124,6 +124,7 @@ def test_evaluate_with_labels_measures_the_detection_of_anomalies():
   found = run.evaluate(IMAGES, labels=anomalous)
   assert (found["auroc"], found["auprc"], "f1" in found) == (1.0, 1.0, False)
   assert run.evaluate(IMAGES, labels=~anomalous)["auroc"] == 0.0
+  assert 0.5 < found["auroc_low"] < found["auroc_high"] == 1.0
   run.set_threshold(value=float(np.median(scores)))
   found = run.evaluate(IMAGES, labels=anomalous.astype(int))
   assert (found["precision"], found["recall"], found["f1"]) == (1.0, 1.0, 1.0)

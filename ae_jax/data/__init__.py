@@ -6,6 +6,7 @@ from typing import Any
 
 from ae_jax import errors
 from ae_jax.data import (
+  consecutive,
   draws,
   faults,
   in_memory,
@@ -23,11 +24,27 @@ from ae_jax.data import (
   windows,
 )
 from ae_jax.data import schema as schemas
-from ae_jax.data.columns import class_indices, flat_columns, label_values, model_columns, split_columns
+from ae_jax.data.columns import (
+  class_indices,
+  evaluated_columns,
+  flat_columns,
+  label_values,
+  model_columns,
+  split_columns,
+)
 from ae_jax.data.dataset import Dataset
 from ae_jax.system import paths
 
-__all__ = ["Dataset", "class_indices", "flat_columns", "label_values", "load", "model_columns", "split_columns"]
+__all__ = [
+  "Dataset",
+  "class_indices",
+  "evaluated_columns",
+  "flat_columns",
+  "label_values",
+  "load",
+  "model_columns",
+  "split_columns",
+]
 
 
 def load(
@@ -99,6 +116,7 @@ def load(
   remarks = arrays.pop("remarks", None) or []
   chosen, of_record, notes = _as_examples(arrays, name, kind, (window, stride), chosen, where)
   table = schema_fit.table_of(arrays, name, column_kinds, missing)
+  notes = [*notes, *consecutive.remarks(arrays["train"], table, name, where, kind)]
   known = {key: arrays.pop(key, None) for key in ("factor_values", "class_names", "held_out")}
   divide = functools.partial(draws.divide, chosen, arrays, known["held_out"], one_class, known["class_names"], where)
   converted = preparation.convert(

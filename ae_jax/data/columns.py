@@ -94,6 +94,20 @@ def flat_columns(dataset: Any, split: str, model: Any) -> dict[str, np.ndarray]:
   return flat(columns)
 
 
+def evaluated_columns(dataset: Any, split: str, model: Any) -> dict[str, np.ndarray]:
+  """Returns `flat_columns` of the test or validation set, in which anomalies have the weight 0.
+
+  The loss of these splits is thus comparable with the training loss, and it covers the same examples as the squared
+  error and its baselines.
+  """
+  columns = flat_columns(dataset, split, model)
+  evaluated = dataset if split == "test" else dataset.on_validation
+  if evaluated.anomalous is None:
+    return columns
+  weights = columns.get("weight", np.ones(len(columns["x"]), np.float32))
+  return columns | {"weight": np.where(evaluated.anomalous, np.float32(0), weights)}
+
+
 def flat(columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
   """Returns the columns with examples, targets and masks flattened to [N, elements]."""
   return {name: column.reshape(len(column), -1) if name in SHAPED else column for name, column in columns.items()}

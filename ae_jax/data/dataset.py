@@ -11,6 +11,7 @@ from jaxtyping import Bool, Int
 from ae_jax.data import labels, lazy_arrays, ranges, windows
 from ae_jax.data.draws import Split
 from ae_jax.data.loss_columns import NAMES
+from ae_jax.data.one_class import are_rare
 from ae_jax.data.scaling import Scaling
 from ae_jax.data.schema import Schema
 from ae_jax.data.splits import SPLITS
@@ -75,6 +76,17 @@ class Dataset:
   def anomalous(self) -> Bool[np.ndarray, " test"] | None:
     """Mask of the test examples whose label is not `one_class`; None if `one_class` is None."""
     return None if self.one_class is None else self.test_labels != self.one_class
+
+  @property
+  def unset_anomalies(self) -> int:
+    """Number of test windows that look like labelled anomalies although `one_class` is None.
+
+    It is 0 for data without labels of steps; see `one_class.are_rare`.
+    """
+    steps = self.test_step_labels
+    if self.one_class is not None or steps is None or not are_rare(steps):
+      return 0
+    return int(np.count_nonzero(self.test_labels))
 
   @functools.cached_property
   def on_validation(self) -> "Dataset | None":

@@ -60,6 +60,8 @@ def detect(path: str, of_user: Mapping[str, Any] = MappingProxyType({})) -> Foun
     raise errors.UserError(f"{path}: is a single image; give the folder that contains the images")
   if name is None:
     raise errors.UserError(f"{path}: unsupported format; supported: {', '.join(DETECTORS)} (config.data.name)")
+  if name == "folder":
+    _check_no_tables(pathlib.Path(path))
   fault = None
   set_by_user = {key: value for key, value in of_user.items() if key in (*sources.OPTIONS.get(name, ()), "kind")}
   for detected in DETECTORS[name].options(first):
@@ -72,6 +74,22 @@ def detect(path: str, of_user: Mapping[str, Any] = MappingProxyType({})) -> Foun
       continue
     return Found(name, options, arrays, *(_image_files(path, others) if name == "folder" else ({}, [])))
   raise fault
+
+
+def _check_no_tables(folder: pathlib.Path) -> None:
+  """Raises UserError if a folder contains tables, but neither images nor other folders."""
+  names = sorted(remarks.visible(folder))
+  found = [(name, each) for name in names for each in tables.FILES if tables.matches(each, folder / name)]
+  if not found or any((folder / name).is_dir() or name.lower().endswith(tuple(folders.SUFFIXES)) for name in names):
+    return
+  first, kind = folder / found[0][0], found[0][1]
+  suffix = "".join(first.suffixes)
+  raise errors.UserError(
+    f"{folder}: contains tables ({remarks.counted(len(found), 'file')}, such as {first.name}), but no train{suffix}; "
+    f"to read all of them as one table, give the pattern '{folder / '*'}{suffix}'. If they are recordings, convert "
+    f'each to an array [steps, columns], numpy.save("{first.stem}.npy", '
+    f'pandas.read_{kind}("{first}").select_dtypes("number")), and give the folder of these arrays'
+  )
 
 
 def _image_files(path: str, options: dict[str, Any]) -> tuple[dict[str, Sequence[str]], list[str]]:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ae_jax.data import (
+  consecutive,
   detection,
   draws,
   faults,
@@ -27,8 +28,8 @@ from ae_jax.types import KINDS
 _MOST_CLASSES = 10  # maximum number of classes in a line
 _MOST_EXAMPLES = 5  # maximum number of examples in a line
 _CHANNELS = 8  # float arrays [N, T, C] with fewer than this number of channels are treated as series
-_WINDOW = 50  # time steps of the windows of a recording
-_RECORD_STEPS = 10 * _WINDOW  # tables with fewer rows are hardly recordings
+RECORD_STEPS = 10 * consecutive.WINDOW  # tables with fewer rows are hardly recordings
+RECORD_OPTIONS = {"window": consecutive.WINDOW, "range": "real", "scale": "standard"}  # keys of config.data
 _FAMILIES = {"table": "dense", "series": "sequence", "images": "cnn", "volumes": "dense"}  # kind -> shipped config
 _TABLES = (*schema_fit.NAMED, *tables.BUNDLED)  # sources whose columns have names; `configs/table.py` trains on them
 _SET = ("range", "scale")  # keys of config.data that `configs/table.py` already sets
@@ -69,12 +70,15 @@ def inspect(found: detection.Found, path: str) -> Inspection:
   lines += table_inspection.lines(arrays, by_split["train"].constant, names) if is_table else _on_lengths(arrays)
   lines += _on_loss_columns(found.arrays)
   if not is_table or not table_inspection.label_column(arrays):
-    lines.append(_on_labels(arrays))
+    lines.append(on_labels(arrays))
   lines += [*_on_faults(by_split, names, kind), *_on_duplicates(by_split)]
   lines += arrays.get("remarks") or ()
+  notes = consecutive.remarks(found.arrays["train"], found.arrays.get("table"), found.name, path)
+  lines += notes
   options |= table_inspection.options(arrays) if is_table else _range_options(by_split, arrays["train"].dtype, kind)
   may_be_record = found.name == "npy" and kind == "table" and splits.present(found.arrays) == ["train"]
-  is_record = may_be_record and shape[0] < _CHANNELS and len(found.arrays["train"]) >= _RECORD_STEPS
+  is_long = shape[0] < _CHANNELS and len(found.arrays["train"]) >= RECORD_STEPS
+  is_record = may_be_record and (is_long or bool(notes))
   if may_be_record and not is_record:
     lines.append("if the rows are the time steps of one recording, cut it into windows: --config.data.window=STEPS")
   return Inspection(lines, options | _one_class(arrays), kind, shape, "train_target" in arrays, is_record)
@@ -93,9 +97,8 @@ def command(name: str, path: str, result: Inspection) -> str:
   return _command(family, name, path, result.options, likelihood)
 
 
-def record_command(name: str, path: str) -> str:
-  """Returns the command that trains on windows of a record."""
-  options = {"window": _WINDOW, "range": "real", "scale": "standard"}
+def record_command(name: str, path: str, options: Mapping[str, Any] = RECORD_OPTIONS) -> str:
+  """Returns the command that trains on windows of recordings; `options` are keys of `config.data`."""
   return _command("dense", name, path, options, ["--config.objective.likelihood=gaussian"])
 
 
@@ -193,7 +196,7 @@ def _on_loss_columns(arrays: Mapping[str, Any]) -> list[str]:
   return [f"{name}s: {', '.join(found)}" for name, found in given.items() if found]
 
 
-def _on_labels(arrays: dict[str, Any]) -> str:
+def on_labels(arrays: dict[str, Any]) -> str:
   """Returns a line with the number of examples of each class."""
   stored = {split: arrays.get(f"{split}_labels") for split in splits.present(arrays)}
   given = {split: lazy_arrays.read_all(each) for split, each in stored.items() if each is not None}

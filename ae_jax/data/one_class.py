@@ -5,12 +5,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Integer
+from jaxtyping import Bool, Integer, Shaped
 
 from ae_jax import errors
 from ae_jax.data import labels, lazy_arrays, remarks, splits
 
 EARLIER_ALL = -1  # in configs of earlier versions, this value means all labels
+_RARE = 0.25  # labels 1 of at most this fraction of the steps of a recording look like anomalies
 _MOST_SHOWN = 20  # maximum number of labels in a message
 
 
@@ -62,6 +63,11 @@ def select(
   if held_out is not None:
     return label, _split_class(label, arrays, held_out, key, where)
   return label, _drop_others(label, arrays, key)
+
+
+def are_rare(labels_of_steps: Shaped[np.ndarray, "..."]) -> bool:
+  """Returns whether the labels of the steps of recordings look like anomalies: they are 0 or 1, and 1 is rare."""
+  return bool(np.isin(labels_of_steps, (0, 1)).all() and 0 < labels_of_steps.mean() <= _RARE)
 
 
 def _label_of(

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Float64, Int
 
 from ae_jax import errors
 
-_Z = 1.959964  # normal quantile of a two-sided 95 % interval
+Z = 1.959964  # normal quantile of a two-sided 95 % interval
 ON_TRAINING = "new examples have larger scores, so too many may be flagged; config.data.validation=0.2 holds out others"
 _ROUNDING = 1e-9  # tolerance for rounding errors: 0.29 * 100 is 28.999999999999996
 _RULES = ("value", "contamination", "f1", "precision", "recall")
@@ -162,7 +162,7 @@ def wilson(successes: int, trials: int) -> tuple[float, float]:
   """Returns the 95 % interval of a proportion (Wilson 1927, "Probable inference"); (NaN, NaN) without trials."""
   if not trials:
     return math.nan, math.nan
-  share, weight = successes / trials, _Z**2 / trials
+  share, weight = successes / trials, Z**2 / trials
   centre = (share + weight / 2) / (1 + weight)
   margin = math.sqrt(weight * (share * (1 - share) + weight / 4)) / (1 + weight)
   return max(0.0, centre - margin), min(1.0, centre + margin)

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from ae_jax import data, models, objectives
-from ae_jax.decisions import scores
+from ae_jax.decisions import scores, thresholds
 from ae_jax.evaluators import anomaly_flags, base, figures, localisation, pca
 from ae_jax.evaluators.context import EvalContext
 from ae_jax.ops import losses
@@ -24,6 +24,7 @@ from ae_jax.types import AnyArray
 
 _GRADIENTS = 16  # maximum number of per-example gradients in memory
 _GRADIENT_NUMBERS = 2**23  # maximum number of elements in these gradients; a single gradient may have more
+_BISECTIONS = 60  # halvings of an interval of length 1, to the precision of float64
 _MOST_CLASSES = 100  # maximum number of anomalous classes; if there are more, the AUROC of each class is omitted
 
 
@@ -45,7 +46,10 @@ def metrics(values: Mapping[str, np.ndarray], dataset: data.Dataset) -> Iterator
 
 
 def analyze(context: EvalContext) -> Iterator[tuple[str, Any]]:
-  """Yields the AUROC and the average precision of each score, the AUROC of each anomalous class, and a figure."""
+  """Yields the AUROC and the average precision of each score, the AUROC of each anomalous class, and a figure.
+
+  The AUROC has a 95 % interval, see `auroc_interval`.
+  """
   anomalous, labels, normal = context.dataset.anomalous, context.dataset.test_labels, context.dataset.one_class
   assert labels is not None  # ensured by the requirement "one_class"
   assert anomalous is not None
@@ -59,7 +63,10 @@ def analyze(context: EvalContext) -> Iterator[tuple[str, Any]]:
   lines = {}
   for name, (label, score) in SCORES.items():
     values = score(context)
-    yield f"auroc/{name}", auroc(values, anomalous)
+    yield f"auroc/{name}", (area := auroc(values, anomalous))
+    low, high = auroc_interval(area, int(anomalous.sum()), int((~anomalous).sum()))
+    if math.isfinite(low):
+      yield from ((f"auroc_low/{name}", low), (f"auroc_high/{name}", high))
     yield f"auprc/{name}", auprc(values, anomalous)
     if by_class:
       subsets = [~anomalous | (labels == anomaly) for anomaly in classes]
@@ -136,6 +143,42 @@ def auroc(score: Float[np.ndarray, " examples"], anomalous: Bool[np.ndarray, " e
   from sklearn.metrics import roc_auc_score  # a second of imports
 
   return float(roc_auc_score(anomalous, score)) if np.isfinite(score).all() else math.nan
+
+
+def auroc_interval(area: float, anomalies: int, normal: int) -> tuple[float, float]:
+  """Returns the 95 % interval of an AUROC (Newcombe 2006, part 2, method 5); (NaN, NaN) if the AUROC is not finite.
+
+  As in Wilson's interval of a proportion, the ends are the areas A from which `area` differs by 1.96 standard errors
+  at A. The variance is that of Hanley and McNeil (1982) with both numbers of examples replaced by their mean. The
+  interval lies in [0, 1] and has a length above 0 also if `area` is 0 or 1. It assumes independent examples, which
+  overlapping windows are not.
+
+  Args:
+    area: The AUROC of the scores of some examples.
+    anomalies: Number of anomalies among these examples, at least 1.
+    normal: Number of normal examples, at least 1.
+  """
+  if not math.isfinite(area):
+    return math.nan, math.nan
+
+  def low(area):
+    outside, inside = 0.0, area
+    for _ in range(_BISECTIONS):
+      middle = (outside + inside) / 2
+      if (area - middle) ** 2 > thresholds.Z**2 * _variance(middle, anomalies, normal):
+        outside = middle
+      else:
+        inside = middle
+    return inside
+
+  return low(area), 1 - low(1 - area)  # the variance is symmetric around an area of 0.5
+
+
+def _variance(area: float, anomalies: int, normal: int) -> float:
+  """Returns the variance of an AUROC with the expected value `area`; see `auroc_interval`."""
+  others = (anomalies + normal) / 2 - 1
+  pairs = 1 + others * ((1 - area) / (2 - area) + area / (1 + area))
+  return area * (1 - area) * pairs / (anomalies * normal)
 
 
 def auprc(score: Float[np.ndarray, " examples"], anomalous: Bool[np.ndarray, " examples"]) -> float:

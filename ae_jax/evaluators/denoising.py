@@ -55,12 +55,14 @@ def per_example(
 def metrics(values: Mapping[str, np.ndarray], dataset: data.Dataset) -> Iterator[tuple[str, float]]:
   """Yields, for each noise, the PSNR in dB of the noisy examples ("in") and of their reconstructions ("out").
 
-  Levels of noise are fractions of the width of the data's values. This width is the peak, also without a fixed range.
+  Anomalies are left out. Levels of noise are fractions of the width of the data's values. This width is the peak, also
+  without a fixed range.
   """
   elements = np.prod(dataset.shape)
   for kind, level in noises(len(dataset.shape)):
     for side, name in {"in": "noisy", "out": "restored"}.items():
-      mse = values[f"{name}/{_name(kind, level)}"].mean(dtype=np.float64) / elements
+      squared_errors = reconstruction.trained_class_only(values[f"{name}/{_name(kind, level)}"], dataset)
+      mse = squared_errors.mean(dtype=np.float64) / elements
       yield f"test/psnr_{side}/{_name(kind, level)}", reconstruction.psnr(float(mse), dataset.peak)
 
 

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 
 from ae_jax import models
 from ae_jax.data import dimension
-from ae_jax.evaluators import base, posterior, sparsity, spectra
+from ae_jax.evaluators import base, posterior, reconstruction, sparsity, spectra
 from ae_jax.evaluators.codebook import perplexity
 from ae_jax.evaluators.context import EvalContext, spaced
 from ae_jax.evaluators.figures import Bars
@@ -95,7 +95,10 @@ def codebook(indices: Int[np.ndarray, "examples units"], code: models.CodeSpec) 
 
 
 def divergence(context: EvalContext) -> Iterator[tuple[str, Any]]:
-  """Yields the mean KL(posterior || prior) per test example in nats, and a figure of the KL of each latent unit."""
+  """Yields the mean KL(posterior || prior) per test example in nats, and a figure of the KL of each latent unit.
+
+  The mean is over the `context.tested` examples.
+  """
   dataset = context.dataset
 
   def per_unit(variables, x, columns, keys):
@@ -103,7 +106,8 @@ def divergence(context: EvalContext) -> Iterator[tuple[str, Any]]:
     values = posterior.per_example(context.run.model, variables, batch, keys, dataset.value_range, dataset.span)
     return values["posterior_kl"]
 
-  nats = context.map_examples(per_unit, context.test, context.columns("test")).mean(0, dtype=np.float64)
+  nats = context.map_examples(per_unit, context.test, context.columns("test"))
+  nats = reconstruction.trained_class_only(nats, dataset).mean(0, dtype=np.float64)
   yield "kl", float(nats.sum())
   title = "KL divergence of the posterior from the prior for each latent unit"
   yield "posterior_kl", _sorted_bars(title, nats, "KL to the prior, nats")

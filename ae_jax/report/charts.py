@@ -46,8 +46,10 @@ def script() -> str:
   return "\n".join(resources.Resources(mode="inline", components=["bokeh"], log_level="error").js_raw)
 
 
-def losses(measured: Curves) -> Chart | None:
+def losses(measured: Curves, examples: str = "") -> Chart | None:
   """Returns a chart of the training, test and validation loss over the epochs; None if no value is finite.
+
+  `examples` is the name of the test and validation examples, if the loss does not cover all; "" if it does.
 
   If the test loss is the cross-entropy alone (the last values of test/loss and test/nats are equal), the chart also
   shows the lower bound of the cross-entropy.
@@ -56,18 +58,20 @@ def losses(measured: Curves) -> Chart | None:
   nats, loss = measured.get("test/nats"), measured.get("test/loss")
   if nats and loss and np.allclose(nats[1][-1], loss[1][-1], rtol=1e-3):
     lower_bound = {"lower bound of the test loss": _last(measured, "test/nats_floor")}
-  lines = {"training": measured.get("train/loss"), "test": loss, "validation": measured.get("validation/loss")}
+  covered = f", {examples}" if examples else ""
+  evaluated = {f"test{covered}": loss, f"validation{covered}": measured.get("validation/loss")}
+  lines = {"training": measured.get("train/loss"), **evaluated}
   return curves(lines, lower_bound, "loss per example", (TRAINING, TEST, VALIDATION))
 
 
-def errors(measured: Curves) -> Chart | None:
+def errors(measured: Curves, tested: str = "test example") -> Chart | None:
   """Returns a chart of the squared test error and the PCA baseline over the epochs.
 
-  Returns None if there is no curve or no finite value.
+  Returns None if there is no curve or no finite value. `tested` is the name of a test example.
   """
   baselines = {"baseline: PCA": _last(measured, metric_names.pca_key(measured))}
   lines = {"autoencoder": measured.get("test/squared_error")}
-  return curves(lines, baselines, "squared error per test example", (TEST,))
+  return curves(lines, baselines, f"squared error per {tested}", (TEST,))
 
 
 def curves(

@@ -79,6 +79,21 @@ def few_active(result: Result) -> Finding | None:
   return sentence, advice_on_collapse(result)
 
 
+def unset_anomalies(result: Result) -> Finding | None:
+  """Returns a finding if test windows are labelled as anomalies, but config.data.one_class is not set.
+
+  Their errors count in the comparison with PCA, so it says little about the size of the model.
+  """
+  count = result.description["data"].get("unset_anomalies", 0)
+  if not count:
+    return None
+  windows = "1 test window has" if count == 1 else f"{count:,} test windows have"
+  return (
+    f"{windows} the label 1, as anomalies have, and count in both errors.",
+    "Set config.data.one_class=0, so that training and errors are of the normal windows.",
+  )
+
+
 def constant_outputs(result: Result) -> Finding | None:
   """Returns a finding if all reconstructions are nearly equal; otherwise None."""
   if not result.metrics.get("reconstruction/variance_ratio", math.inf) < _CONSTANT:
@@ -141,13 +156,13 @@ def wide_gap(result: Result) -> Finding | None:
   """
   train, test = result.losses
   is_mostly_penalty = bool(result.penalty) and test > 2 * result.metrics.get("test/nats", math.inf)
-  if is_mostly_penalty or result.settings.get("data.one_class") is not None:  # one class: test loss includes anomalies
+  if is_mostly_penalty or result.loss_has_anomalies:
     return None
   above = train - result.loss_floor
   is_wide = 0 < _OVERFIT * above < test - result.loss_floor and test - train > _OVERFIT_GAP * abs(test)
   if result.settings.get("ema_decay") or not is_wide:  # averaged parameters lag behind, so their test loss is higher
     return None
-  losses = f"the loss is {number(test)} on the test set and {number(train)} on the training set."
+  losses = f"the loss is {number(test)} on {result.test_set} and {number(train)} on the training set."
   if result.has_later_test_set:
     text = "It is overfitting, or the test set, the end of the time series, has anomalies or a drift"
     scores = "run.score_record of the recording" if result.settings.get("data.window") else "run.score"

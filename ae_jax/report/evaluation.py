@@ -72,7 +72,8 @@ def draw(
   from ae_jax.report import graphs, pictures
 
   folder.mkdir(exist_ok=True)
-  graphs.curves(folder / "curves.png", logs.curves(run.records), baselines)
+  tested = "test example" if run.config.data.one_class is None else "normal test example"
+  graphs.curves(folder / "curves.png", logs.curves(run.records), baselines, tested)
   for name, figure in figures.items():
     check()
     pictures.draw(folder / f"{name.rpartition('/')[2]}.png", figure, run.config.data.range)

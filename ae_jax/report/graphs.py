@@ -11,11 +11,15 @@ from ae_jax.report import canvas, tables
 from ae_jax.report.canvas import Axes
 from ae_jax.runs import metric_names
 
+_LABEL_HEIGHT = 30  # number of characters that fit beside axes of about three inches
 _TITLE_WIDTH = 76  # number of characters that fit above axes of about six inches
 
 
 def curves(
-  path: pathlib.Path, measured: Mapping[str, tuple[np.ndarray, np.ndarray]], baselines: Mapping[str, Any]
+  path: pathlib.Path,
+  measured: Mapping[str, tuple[np.ndarray, np.ndarray]],
+  baselines: Mapping[str, Any],
+  tested: str = "test example",
 ) -> None:
   """Plots the loss, and the squared test error with the PCA baseline, over the epochs on logarithmic axes.
 
@@ -23,6 +27,7 @@ def curves(
     path: PNG file to write.
     measured: Curves of the metrics, as `logs.curves` returns them.
     baselines: Baseline metrics {name: value}, which include the squared error of PCA.
+    tested: Name of a test example over which errors are averaged.
   """
   figure = canvas.figure(8, 3.2)
   left, right = figure.subplots(1, 2)
@@ -35,7 +40,7 @@ def curves(
   size = "number of bits" if key == metric_names.QUANTISED_PCA else "latent size"
   label = f"baseline: PCA with the same {size}, {baselines[key]:.2f}"
   right.axhline(baselines[key], color="tab:gray", linestyle="--", label=label)
-  right.set(ylabel="squared error per test example")
+  right.set(ylabel=textwrap.fill(f"squared error per {tested}", _LABEL_HEIGHT))
   for axes in (left, right):
     axes.set(xlabel="epoch")
     if all(np.min(line.get_ydata()) > 0 for line in axes.lines):  # an error of 0 has no logarithm

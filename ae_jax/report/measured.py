@@ -109,6 +109,12 @@ class Result:
     return math.prod(self.description["data"]["shape"])
 
   @property
+  def auroc_bounds(self) -> tuple[float | int, float | int] | None:
+    """The 95 % interval of test/auroc, which the evaluator `anomaly` measures after the training; None without it."""
+    low, high = (self.metrics.get(f"anomaly/auroc_{end}/squared_error", math.nan) for end in ("low", "high"))
+    return (low, high) if math.isfinite(low) and math.isfinite(high) else None
+
+  @property
   def is_gaussian(self) -> bool:
     """True if the bottleneck is gaussian, as in a VAE."""
     return self.settings.get("model.bottleneck") == "gaussian"
@@ -143,6 +149,31 @@ class Result:
     return self.metrics.get("train/loss", math.nan), self.metrics.get("test/loss", math.nan)
 
   @property
+  def tested(self) -> str:
+    """Name of a test example over which errors are averaged."""
+    return "test example" if self.settings.get("data.one_class") is None else "normal test example"
+
+  @property
+  def test_set(self) -> str:
+    """Name of the examples over which the test loss is averaged, for sentences."""
+    return f"the test set ({self.loss_examples})" if self.loss_examples else "the test set"
+
+  @property
+  def loss_has_anomalies(self) -> bool:
+    """True if the test loss includes anomalies, as in runs of earlier versions on one class.
+
+    Its difference from the training loss is then no sign of overfitting.
+    """
+    return self.settings.get("data.one_class") is not None and "test_anomalies" not in self.description["data"]
+
+  @property
+  def loss_examples(self) -> str:
+    """Name of the examples over which the test and validation loss are averaged; "" if these are all."""
+    if self.loss_has_anomalies:
+      return "with anomalies"
+    return "" if self.settings.get("data.one_class") is None else "normal examples"
+
+  @property
   def loss_floor(self) -> float | int:
     """Lower bound of the loss: that of the cross-entropy for bernoulli, of the Gaussian numbers for mixed, else 0."""
     if self.settings.get("objective.likelihood") == "bernoulli":
@@ -162,6 +193,16 @@ class Result:
     """Config key of the weight of a loss term that makes reconstructions worse, with its value; "" without one."""
     key = _PENALTIES.get(self.settings.get("objective.name", ""), "")
     return self.setting(key) if self.settings.get(key) else ""
+
+  @property
+  def regularisation(self) -> list[str]:
+    """Config keys that limit how closely a model fits the training examples, with their values, if they are not 0.
+
+    The level of artificial noise counts only without targets, which replace this noise.
+    """
+    has_noise = self.settings.get("objective.name") == "denoising" and "test/input_squared_error" not in self.metrics
+    keys = ["model.dropout", "optimizer.weight_decay", *(["objective.level"] if has_noise else [])]
+    return [self.setting(key) for key in keys if self.settings.get(key)]
 
   @property
   def fell(self) -> Fall | None:

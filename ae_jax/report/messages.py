@@ -50,9 +50,8 @@ def error_and_baseline(result: measured.Result) -> str:
     few = f"{count:,} training examples" if count <= result.elements else f"examples of {result.elements:,} elements"
     baseline = f"PCA with {max_components:,} components, the maximum for {few}"
   error, pca = measured.number(result.error), measured.number(result.pca)
-  examples = "test example" if result.settings.get("data.one_class") is None else "normal test example"
   unit = f", {result.unit}" if result.unit else ""
-  return f"squared error {error} per {examples}{unit} (baseline: {baseline}, {pca})"
+  return f"squared error {error} per {result.tested}{unit} (baseline: {baseline}, {pca})"
 
 
 def closing(
@@ -73,10 +72,10 @@ def closing(
   lines += _faults(description)
   if "test/nats" in metrics and not result.diverged:
     lines.append(
-      f"Cross-entropy: {metrics['test/nats']:.2f} nats per test example; "
+      f"Cross-entropy: {metrics['test/nats']:.2f} nats per {result.tested}; "
       f"lower bound for any model: {metrics['test/nats_floor']:.2f}."
     )
-  lines.append(_of_input(metrics))
+  lines += [_of_input(metrics), _of_anomalies(result)]
   lines.append(
     f"Training speed: {metrics['images_per_second']:,.0f} examples/s; compilation: {metrics['compile_seconds']:.1f} s."
   )
@@ -105,9 +104,7 @@ def headline(
   if metrics.get("test/nats_floor") is not None and "test/nats" in metrics and not result.diverged:
     above = metrics["test/nats"] - metrics["test/nats_floor"]
     sentences.append(f"The cross-entropy is {above:.1f} nats above its lower bound.")
-  if math.isfinite(metrics.get("test/auroc", math.nan)):
-    pca = f" (PCA: {metrics['test/pca_auroc']:.3f})" if "test/pca_auroc" in metrics else ""
-    sentences.append(f"Anomaly detection by the reconstruction error: AUROC {metrics['test/auroc']:.3f}{pca}.")
+  sentences.append(_of_anomalies(result))
   return " ".join(filter(None, sentences))
 
 
@@ -118,6 +115,17 @@ def _of_input(metrics: measured.Metrics) -> str:
     return ""
   comparison = "less" if error < of_input else "not less"
   return f"The input itself has the squared error {measured.number(of_input)}: the model's error is {comparison}."
+
+
+def _of_anomalies(result: measured.Result) -> str:
+  """Returns a sentence with the AUROC, its interval and that of PCA; "" if it is not measured."""
+  metrics, bounds = result.metrics, result.auroc_bounds
+  if not math.isfinite(metrics.get("test/auroc", math.nan)):
+    return ""
+  beside = [f"95 % interval: {bounds[0]:.3f} to {bounds[1]:.3f}"] if bounds else []
+  beside += [f"PCA: {metrics['test/pca_auroc']:.3f}"] if "test/pca_auroc" in metrics else []
+  more = f" ({'; '.join(beside)})" if beside else ""
+  return f"Anomaly detection by the reconstruction error: AUROC {metrics['test/auroc']:.3f}{more}."
 
 
 def _faults(description: Mapping[str, Any]) -> list[str]:

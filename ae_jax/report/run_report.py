@@ -1,7 +1,6 @@
 """Writes the HTML report of a run, using only the files in the run folder."""
 
 import dataclasses
-import math
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -11,8 +10,8 @@ from ae_jax import errors
 from ae_jax.data import labels, ranges
 from ae_jax.data import schema as schemas
 from ae_jax.evaluators import figures, results
-from ae_jax.report import blocks, charts, measured, messages, page, tables
-from ae_jax.runs import logs, metric_names, run_folder
+from ae_jax.report import blocks, charts, measured, messages, page, tables, tiles
+from ae_jax.runs import logs, run_folder
 
 # Title of a section -> figure types and names of evaluators. The section shows their figures. If the type and the
 # evaluator of a figure belong to different sections, the type decides.
@@ -28,14 +27,6 @@ _SECTIONS = {
 }
 # Types of the figures that a section shows first, in this order.
 _FIRST = (figures.Timelines, figures.Points, figures.Explorer, figures.Gallery, figures.ExampleRows, figures.Attention)
-_TILES = (  # metric, label, text below the value, metric that fills the {} of this text
-  ("test/squared_error", "squared error per test example", "baseline PCA: {}", metric_names.PCA),
-  ("test/nats", "cross-entropy per test example, nats", "lower bound: {}", "test/nats_floor"),
-  ("test/auroc", "AUROC of anomaly detection", "baseline PCA: {}", "test/pca_auroc"),
-  ("reconstruction/ssim", "structural similarity (SSIM)", "PSNR: {} dB", "reconstruction/psnr"),
-  ("probe/linear/code", "linear probe accuracy, latent codes", "on raw examples: {}", "probe/linear/pixels"),
-  ("generation/nll", "negative log-likelihood, nats", "negative ELBO: {}", "generation/negative_elbo"),
-)
 _SCRIPT = """import json, pathlib
 from ae_jax import config, train
 
@@ -82,7 +73,11 @@ class RunReport:
   @property
   def unit(self) -> str:
     """Unit of the squared errors, see `measured.Result.unit`."""
-    return measured.Result(self.metrics, self.description, self.curves).unit
+    return self._result.unit
+
+  @property
+  def _result(self) -> measured.Result:
+    return measured.Result(self.metrics, self.description, self.curves)
 
   @property
   def _current(self) -> dict[str, float | int]:
@@ -117,14 +112,7 @@ class RunReport:
 
   def tiles(self) -> list[dict[str, str]]:
     """Returns the most important finite metrics, each with a text that compares it, e.g. with the PCA baseline."""
-    tiles, metrics = [], {name: value for name, value in self._current.items() if math.isfinite(value)}
-    for name, label, template, reference in _TILES:
-      reference = metric_names.pca_key(metrics) if reference == metric_names.PCA else reference
-      if name in metrics:
-        beside = template.format(tables.number(metrics[reference])) if reference in metrics else ""
-        label = f"{label}, {self.unit}" if self.unit and name == "test/squared_error" else label
-        tiles.append({"name": label, "value": tables.number(metrics[name], 3), "beside": beside})
-    return tiles
+    return tiles.of(measured.Result(self._current, self.description, self.curves))
 
   def sections(self) -> list[tuple[str, list[blocks.Block]]]:
     """Returns the sections of the page as pairs (title, blocks)."""
@@ -137,8 +125,8 @@ class RunReport:
 
   def _curves(self) -> list[blocks.Block]:
     items = {
-      "Training and test loss": charts.losses(self.curves),
-      "Squared error on the test set": charts.errors(self.curves),
+      "Training and test loss": charts.losses(self.curves, self._result.loss_examples),
+      "Squared error on the test set": charts.errors(self.curves, self._result.tested),
     }
     return [blocks.chart(title, item) for title, item in items.items() if item]
 
@@ -171,8 +159,10 @@ class RunReport:
     lines, more = tables.over_epochs(self.curves, self.class_names)
     not_finite = any(tables.NOT_FINITE in line for _, rows in [([], lines), *more] for line in rows)
     remark = f"“{tables.NOT_FINITE}” means infinite or undefined, such as the PSNR of a perfect reconstruction"
-    of_error = f"squared errors are {self.unit}" if self.unit else ""
-    head, remarks = ["", "last", "best", "best epoch"], [*filter(None, (not_finite and remark, of_error))]
+    result = self._result
+    of_error = f"squared errors are {result.unit}" if result.unit else ""
+    of_loss = f"the test loss is measured on {result.test_set}" if result.loss_examples else ""
+    head, remarks = ["", "last", "best", "best epoch"], [*filter(None, (not_finite and remark, of_error, of_loss))]
     groups = [_group("During training", head, lines, more, remarks)] if lines else []
     evaluation = self.evaluation or results.Results(0, {}, {}, {})
     names = [*evaluation.values, *evaluation.remarks]

@@ -24,19 +24,22 @@ def finding(result: Result) -> Finding:
     return _OTHER_LOSS, f"Lower {result.penalty}. {_BY_COLUMN}" if result.penalty else _BY_COLUMN
   train, test = result.losses
   is_measured = math.isfinite(train) and math.isfinite(test)
-  losses = f": the loss is {number(train)} on the training set and {number(test)} on the test set"
+  losses = f": the loss is {number(train)} on the training set and {number(test)} on {result.test_set}"
   return f"It is underfitting{losses if is_measured else ''}.", _advice(result)
 
 
 def _advice(result: Result) -> str:
   settings = result.settings
-  if result.is_quantised:
+  if result.is_quantised and not result.regularisation:
     return "Use more latent units or levels, or a larger model."
   if str(settings.get("model.bottleneck")).startswith("fsq"):  # a run of an earlier version
     return "Use more latent units or levels. This PCA baseline is not quantised, unlike the latent code."
+  limits = [*([result.penalty] if result.penalty else []), *result.regularisation]
   path = "set config.model.linear_path=pca, which starts the training at PCA" if _can_have_linear_path(result) else ""
-  changes = [f"lower {result.penalty}"] if result.penalty else []
+  changes = [f"lower {_listed(limits)}"] if limits else []
   changes += [path] if path else []
+  if result.regularisation and not path and result.settings.get("model.name") == "table":
+    changes.append(_automatic(result))
   if changes:
     text = ", or ".join(changes)
     return f"{text[0].upper()}{text[1:]}."
@@ -60,7 +63,8 @@ def _advice_on_size(result: Result) -> str:
   if key == "model.widths" and not result.settings[key]:
     return "Add a hidden layer: config.model.widths=256."
   if result.settings.get("model.name") == "table":
-    return f"{_automatic(result)}, with the same keys of config.data and config.model.latent: it starts at PCA."
+    text = _automatic(result)
+    return f"{text[0].upper()}{text[1:]}."
   if result.description.get("parameters", 0) > result.description["data"]["train"] * result.elements:
     few = "The model has more parameters than the training set has values, so a larger one will hardly help"
     return f"{few}: use more training examples, or change {result.setting('optimizer.learning_rate')}."
@@ -73,7 +77,15 @@ def _advice_on_size(result: Result) -> str:
 
 def _automatic(result: Result) -> str:
   """Returns how to train with the automatic config: the flag, or the Python call for a run of `ae_jax.fit`."""
-  if not result.description.get("command"):
-    return "Use ae_jax.fit(x) without `model`"
-  source = result.settings.get("data.path") or result.settings["data.name"]
-  return f"Use {paths.command_line([f'--config=auto:{source}'])}"
+  if result.description.get("command"):
+    source = result.settings.get("data.path") or result.settings["data.name"]
+    call = paths.command_line([f"--config=auto:{source}"])
+  else:
+    call = "ae_jax.fit(x) without `model`"
+  return f"use {call}, with the same keys of config.data and config.model.latent: it starts at PCA"
+
+
+def _listed(settings: list[str]) -> str:
+  """Returns settings as a list in words: "a, b and c"."""
+  *first, last = settings
+  return f"{', '.join(first)} and {last}" if first else last

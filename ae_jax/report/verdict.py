@@ -11,6 +11,7 @@ Judgement = tuple[str, str | None]  # (sentences of the verdict, advice); the ad
 
 # Rules of `diagnosis` that explain a bad result, in the order in which they are tried.
 _EXPLAIN_BAD = (
+  diagnosis.unset_anomalies,
   diagnosis.high_rate,
   diagnosis.saturated_outputs,
   diagnosis.overfitting,
@@ -21,7 +22,13 @@ _EXPLAIN_BAD = (
   diagnosis.dead_units,
   diagnosis.still_falls,
 )
-_EXPLAIN_GOOD = (diagnosis.ignored_code, diagnosis.overfitting, diagnosis.falls_much, diagnosis.dead_units)
+_EXPLAIN_GOOD = (
+  diagnosis.unset_anomalies,
+  diagnosis.ignored_code,
+  diagnosis.overfitting,
+  diagnosis.falls_much,
+  diagnosis.dead_units,
+)
 
 
 def of(result: Result, finished: bool = True) -> str:

@@ -87,8 +87,8 @@ def evaluate(
     this mean (mean -+ 1.96 standard errors), "mse": mean squared error per observed element}. For the data ranges
     "unit" and "symmetric" also "psnr" in dB. For a table with named columns, if `mask` and `target` are None, also
     "column_errors/NAME", see `column_errors`; "/" in NAME is written as "%2F". With labels also "auroc" and "auprc",
-    the areas under the ROC and the precision-recall curve of the scores, and if the run has a threshold "precision",
-    "recall" and "f1" of its flags.
+    the areas under the ROC and the precision-recall curve of the scores, "auroc_low" and "auroc_high", the 95 %
+    interval of "auroc", and if the run has a threshold "precision", "recall" and "f1" of its flags.
 
   Raises:
     UserError: There are no examples, the labels do not contain both 0 and 1, or an argument is invalid.
@@ -128,7 +128,9 @@ def _detection(run: Any, inputs: scores.Inputs, anomalous: Bool[np.ndarray, " ex
   threshold, _ = thresholds.of_run(run, inputs.has_target)
   kind = "reconstruction" if threshold is None else threshold.kind
   found = scores.of_kind(run, inputs, kind, lambda: run.reference)
-  results = {"auroc": anomaly.auroc(found, anomalous), "auprc": anomaly.auprc(found, anomalous)}
+  area, count = anomaly.auroc(found, anomalous), int(anomalous.sum())
+  low, high = anomaly.auroc_interval(area, count, len(anomalous) - count)
+  results = {"auroc": area, "auroc_low": low, "auroc_high": high, "auprc": anomaly.auprc(found, anomalous)}
   if threshold is None:
     return results
   confusion = thresholds.confusion(found, anomalous, threshold.value)

@@ -54,6 +54,10 @@ def _describe_data(dataset: data.Dataset) -> dict[str, Any]:
   if dataset.validation is not None:
     sizes["validation"] = len(dataset.validation)
   description = {"shape": list(dataset.shape), **sizes, **dataset.fingerprints, "remarks": list(dataset.remarks)}
+  if dataset.anomalous is not None:  # earlier versions lack this key; their test loss includes the anomalies
+    description["test_anomalies"] = int(dataset.anomalous.sum())
+  if dataset.unset_anomalies:
+    description["unset_anomalies"] = dataset.unset_anomalies
   if dataset.faults:
     description["faults"] = list(dataset.faults)
   if dataset.split:

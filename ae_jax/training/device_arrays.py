@@ -58,15 +58,15 @@ def place_data(
   """
   dataset, replicated = experiment.dataset, distributed.replicated(batch_sharding.mesh)
 
-  def put(split):
-    columns = data.flat_columns(dataset, split, experiment.model)
+  def put(columns):
     return jax.tree.map(lambda column: distributed.put(column, replicated), columns)
 
   def place(split):
     cut = evaluation_batches(len(getattr(dataset, split)), experiment.batch_schedule.batch_size, devices)
-    return Evaluated(put(split), tuple(distributed.put(part, rows) for part in cut), cut[1])
+    columns = put(data.evaluated_columns(dataset, split, experiment.model))
+    return Evaluated(columns, tuple(distributed.put(part, rows) for part in cut), cut[1])
 
-  train = None if dataset.streams else put("train")
+  train = None if dataset.streams else put(data.flat_columns(dataset, "train", experiment.model))
   names = ("test",) if dataset.validation is None else ("test", "validation")
   return DeviceData(train, {split: place(split) for split in names}, model_args, replicated, batch_sharding)
 

@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Any
 
+import numpy as np
 import optax
 
 from ae_jax import config as configs
@@ -95,11 +96,7 @@ def build_experiment(config: configs.ConfigDict, devices: int, dataset: data.Dat
   has_validation = dataset.validation is not None
   early_stopping.check(has_validation)
   remarks += early_stopping.remarks(has_validation)
-  if dataset.anomalous is not None and dataset.anomalous.any() and "anomaly" not in config.evaluators:
-    remarks.append(
-      "config.evaluators does not contain 'anomaly': the report will not say how well anomalies are found; add it, or "
-      "run `ae_jax evaluate --workdir=RUN --only=anomaly` afterwards"
-    )
+  remarks += _on_anomalies(config, dataset)
   return Experiment(
     config,
     dataset,
@@ -111,6 +108,21 @@ def build_experiment(config: configs.ConfigDict, devices: int, dataset: data.Dat
     early_stopping,
     remarks=(*dataset.remarks, *dataset.faults, *dict.fromkeys(remarks)),
   )
+
+
+def _on_anomalies(config: configs.ConfigDict, dataset: data.Dataset) -> list[str]:
+  """Returns messages about labelled anomalies whose detection is not measured."""
+  if count := dataset.unset_anomalies:
+    return [
+      f"config.data.one_class=None: {count:,} of {len(dataset.test):,} test windows have the label 1, as anomalies "
+      "have; set config.data.one_class=0 to train on normal windows and to measure how well anomalies are found"
+    ]
+  if not np.any(dataset.anomalous) or "anomaly" in config.evaluators:
+    return []
+  return [
+    "config.evaluators does not contain 'anomaly': the report will not say how well anomalies are found; add it, or "
+    "run `ae_jax evaluate --workdir=RUN --only=anomaly` afterwards"
+  ]
 
 
 def _with_model(config: configs.ConfigDict, dataset: data.Dataset, linear_path: bool) -> configs.ConfigDict:

@@ -8,13 +8,13 @@ import numpy as np
 import optax
 import pytest
 from conftest import config_of
-from scipy import spatial
+from scipy import spatial, stats
 from scipy.special import expit
 from sklearn.decomposition import PCA
 
 from ae_jax import api, data, errors, models, objectives
 from ae_jax.data import batch_schedule
-from ae_jax.decisions import scores
+from ae_jax.decisions import scores, thresholds
 from ae_jax.evaluators import anomaly, pca
 from ae_jax.evaluators.context import EvalContext
 from ae_jax.ops import losses
@@ -44,6 +44,32 @@ def test_auroc_is_the_share_of_pairs_in_the_right_order(levels):
   score, anomalous = generator.integers(0, levels, 80).astype(np.float32), generator.uniform(size=80) < 0.3
   assert anomaly.auroc(score, anomalous) == pytest.approx(share_of_pairs(score, anomalous))
   assert anomaly.auroc(-score, anomalous) == pytest.approx(1 - share_of_pairs(score, anomalous))
+
+
+@pytest.mark.parametrize(("anomalies", "normal", "shift"), [(8, 60, 1.5), (40, 40, 0.5), (200, 200, 2.0)])
+def test_auroc_interval_covers_the_true_area(anomalies, normal, shift):
+  """In about 95 % of draws of Gaussian scores, whose area is known; also for few anomalies."""
+  generator, true = np.random.default_rng(0), stats.norm.cdf(shift / np.sqrt(2))
+  scores = generator.normal(size=(400, anomalies + normal)) + shift * (np.arange(anomalies + normal) < anomalies)
+  ranks = scores.argsort(1).argsort(1)[:, :anomalies].sum(1) - anomalies * (anomalies - 1) / 2
+  bounds = np.array([anomaly.auroc_interval(area, anomalies, normal) for area in ranks / (anomalies * normal)])
+  assert 0.91 < ((bounds[:, 0] <= true) & (true <= bounds[:, 1])).mean() < 0.99
+
+
+def test_auroc_interval_is_symmetric_shrinks_and_is_in_the_unit_interval():
+  for area in (0.0, 0.3, 0.97, 1.0):
+    low, high = anomaly.auroc_interval(area, 5, 40)
+    assert 0 <= low <= area <= high <= 1
+    assert high - low > 0.1
+    assert anomaly.auroc_interval(1 - area, 40, 5) == pytest.approx((1 - high, 1 - low))
+    few, many = anomaly.auroc_interval(area, 5, 40), anomaly.auroc_interval(area, 500, 4000)
+    assert many[1] - many[0] < (few[1] - few[0]) / 3
+  assert np.isnan(anomaly.auroc_interval(np.nan, 5, 5)).all()
+
+
+def test_auroc_interval_of_a_proportion_is_wilsons():
+  """With one anomaly and one normal example, the area is a proportion of one trial."""
+  assert anomaly.auroc_interval(1.0, 1, 1) == pytest.approx(thresholds.wilson(1, 1))
 
 
 def test_auprc_is_the_mean_precision_at_each_anomaly():
@@ -295,4 +321,6 @@ def test_too_many_classes_leave_only_the_areas_over_all_classes(monkeypatch):
   monkeypatch.setattr(anomaly, "_MOST_CLASSES", 1)
   results = dict(anomaly.analyze(context_of(random_dataset())))
   assert "there are 2 anomalous classes" in results["by_class"]
-  assert results.keys() == {"by_class", *(f"{area}/{score}" for area in ("auroc", "auprc") for score in anomaly.SCORES)}
+  areas = ("auroc", "auroc_low", "auroc_high", "auprc")
+  assert results.keys() == {"by_class", *(f"{area}/{score}" for area in areas for score in anomaly.SCORES)}
+  assert all(results[f"auroc_low/{score}"] <= results[f"auroc/{score}"] for score in anomaly.SCORES)

@@ -20,7 +20,7 @@ from ae_jax import data, errors, evaluators, models
 from ae_jax.config import keys
 from ae_jax.evaluators import EVALUATORS, Analysis, Evaluator, base, figures, reconstruction
 from ae_jax.evaluators.context import EvalContext
-from ae_jax.report import run_report, tables
+from ae_jax.report import run_report, tables, tiles
 
 pytestmark = pytest.mark.quick_compile
 
@@ -234,7 +234,7 @@ def test_evaluators_have_distinct_metric_and_baseline_names():
   assert not metrics.keys() & baselines.keys()
   assert {f"test/{name}" for name in reconstruction._BASELINES} <= baselines.keys()
   assert all(any(name.startswith(prefix) for name in baselines) for prefix in tables._BASELINES)
-  tile_names = {name for tile in run_report._TILES for name in (tile[0], tile[3]) if name.startswith("test/")}
+  tile_names = {name for tile in tiles._TILES for name in (tile[0], tile[3]) if name.startswith("test/")}
   assert tile_names <= metrics.keys() | baselines.keys()
 
 

@@ -191,7 +191,7 @@ def test_results_equal_the_metrics_of_the_evaluation_during_training():
   values = posterior.per_example(
     context.run.model, context.run.variables, {"x": context.test}, keys, "unit", context.dataset.span
   )
-  metrics = dict(posterior.metrics({name: np.asarray(rows) for name, rows in values.items()}, None))
+  metrics = dict(posterior.metrics({name: np.asarray(rows) for name, rows in values.items()}, context.dataset))
   metrics |= dict(sparsity.metrics({"code": context.test_codes}, None))
   assert results["kl"] == pytest.approx(metrics["test/kl"], rel=1e-6)
   assert results["active_units"] == metrics["test/active_units"]
@@ -228,6 +228,13 @@ def test_anomalies_do_not_count_in_the_errors():
   context = context_of(examples(20), examples(40), one_class=1, labels=np.where(normal, 1, 5))
   alone = context_of(examples(20), examples(40)[normal])
   assert dict(latent.code_ablation(context)) == pytest.approx(dict(latent.code_ablation(alone)), rel=1e-6)
+
+
+def test_anomalies_do_not_count_in_the_kl_divergence():
+  normal = np.arange(40) % 3 == 1
+  context = context_of(examples(20), examples(40), one_class=1, labels=np.where(normal, 1, 5), bottleneck="gaussian")
+  alone = context_of(examples(20), examples(40)[normal], bottleneck="gaussian")
+  assert dict(latent.divergence(context))["kl"] == pytest.approx(dict(latent.divergence(alone))["kl"], rel=1e-5)
 
 
 @pytest.mark.parametrize(("count", "expected"), [(2, 1.0), (3, 2.0)])

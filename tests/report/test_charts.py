@@ -56,6 +56,14 @@ def test_curves_hold_every_record_and_the_baselines():
   assert every(losses["item"], "LogScale")
 
 
+def test_names_of_curves_say_which_test_examples_they_cover():
+  assert [name for name, _ in charts.losses(CURVES, "normal examples")["legend"]][:2] == [
+    "training",
+    "test, normal examples",
+  ]
+  assert "squared error per normal test example" in str(charts.errors(CURVES, "normal test example")["item"])
+
+
 def test_lower_bound_is_shown_only_if_the_loss_is_the_cross_entropy():
   records = [record | {"test/loss": record["test/nats"] + 20} for record in RECORDS if "test/nats" in record]
   assert [name for name, _ in charts.losses(logs.curves(records))["legend"]] == ["training", "test"]

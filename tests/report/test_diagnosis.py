@@ -39,6 +39,18 @@ CASES = {  # name -> (metrics, config keys, learning curves, parts of the senten
   "linear path is set": (BAD, DENSE | {"model.linear_path": "pca"}, FLAT, ("Use a larger model",)),
   "VAE": (BAD, VAE, FLAT, ("underfitting", "Lower config.objective.beta=100.0.")),
   "penalty": (BAD, PENALTY, FLAT, ("underfitting", "Lower config.objective.weight=0.1")),
+  "regularised": (
+    *(BAD, DENSE | {"model.dropout": 0.3, "optimizer.weight_decay": 0.1, "model.linear_path": "pca"}, FLAT),
+    ("underfitting", "Lower config.model.dropout=0.3 and config.optimizer.weight_decay=0.1."),
+  ),
+  "regularised by noise": (
+    *(BAD, DENSE | {"objective.name": "denoising", "objective.level": 0.25, "model.linear_path": "none"}, FLAT),
+    ("Lower config.objective.level=0.25, or set config.model.linear_path=pca",),
+  ),
+  "regularised VAE": (
+    *(BAD, VAE | {"model.dropout": 0.1}, FLAT),
+    ("Lower config.objective.beta=100.0 and config.model.dropout=0.1.",),
+  ),
   "low rate": (BAD, DENSE | {"optimizer.learning_rate": 1e-5}, FLAT, ("Raise config.optimizer.learning_rate=1e-05",)),
   "no hidden layer": (BAD, DENSE | {"model.widths": []}, FLAT, ("Add a hidden layer",)),
   "high rate": (BAD, DENSE | {"optimizer.learning_rate": 10.0}, FLAT, ("is high for adam", "learning_rate=10.0 to")),
@@ -142,6 +154,30 @@ def test_mixed_likelihood_is_not_judged_by_the_squared_error_alone(metrics, sett
   assert "larger model" not in text
 
 
+def test_loss_that_includes_anomalies_is_not_compared_with_the_training_loss():
+  """Runs of earlier versions on one class have such a test loss; new runs measure it on the normal examples."""
+  description = description_of(DENSE | {"data.one_class": 0})
+  gap = BAD | {"train/loss": 20.0}
+  earlier = messages.headline(gap, description, FLAT)
+  assert "It is overfitting" not in earlier
+  assert "70.000 on the test set (with anomalies)" in earlier
+  description["data"]["test_anomalies"] = 5
+  text = messages.headline(gap, description, FLAT)
+  assert "overfitting: the loss is 70.000 on the test set (normal examples) and 20.000 on the training set" in text
+
+
+@pytest.mark.parametrize("metrics", [BAD, NOTHING, METRICS])
+def test_labelled_anomalies_explain_the_errors_of_windows_before_the_size_of_the_model(metrics):
+  description = description_of(DENSE | {"data.window": 8})
+  description["data"]["unset_anomalies"] = 3
+  closing = messages.closing(metrics, description, pathlib.Path("runs/x"), FLAT)
+  for text in (closing, messages.headline(metrics, description, FLAT)):
+    assert "3 test windows have the label 1" in text
+    assert "Set config.data.one_class=0" in text
+    assert "model.widths" not in text
+    assert "smaller model" not in text
+
+
 def test_larger_model_is_not_advised_if_it_has_more_parameters_than_the_data_have_values():
   description = description_of(DENSE) | {"parameters": 10**6}
   assert "Use a larger model" not in (text := messages.headline(BAD, description, FLAT))
@@ -160,6 +196,18 @@ def test_larger_model_is_not_advised_if_it_has_more_parameters_than_the_data_hav
 def test_table_model_that_is_worse_than_pca_is_told_about_the_automatic_config(command, settings, text):
   description = description_of(DENSE | {"model.name": "table", "model.width": 0} | settings) | {"command": command}
   assert text in messages.headline(BAD, description, FLAT)
+
+
+def test_regularisation_is_reduced_before_other_advice_for_underfitting():
+  """Also if the model is large, or is the model of tables; targets replace the artificial noise of denoising."""
+  strong = DENSE | {"model.dropout": 0.3, "optimizer.weight_decay": 0.3}
+  large = description_of(strong) | {"parameters": 10**6}
+  assert "training examples" not in messages.headline(BAD, large, FLAT).partition("Lower config.model.dropout=0.3")[2]
+  of_table = description_of(strong | {"model.name": "table", "data.path": "a.csv"}) | {"command": "ae_jax train"}
+  assert "weight_decay=0.3, or use --config=auto:a.csv, with the same" in messages.headline(BAD, of_table, FLAT)
+  noise = description_of(DENSE | {"objective.name": "denoising", "objective.level": 0.25})
+  text = messages.headline(BAD | {"test/input_squared_error": 30.0}, noise, FLAT)
+  assert "objective.level" not in text
 
 
 ADVICE = ("Lower config", "Raise config", "Set config", "Use ", "Add a ", "If the latent")

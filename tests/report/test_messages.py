@@ -262,7 +262,10 @@ def test_closing_lines_contain_all_metrics_and_the_path_of_the_report():
 def test_headline_has_cross_entropy_and_auroc_only_if_measured():
   assert "24.5 nats above its lower bound" in both(METRICS)[1]
   anomalies = {"test/auroc": 0.926, "test/pca_auroc": 0.54}
-  assert "AUROC 0.926 (PCA: 0.540)." in both(METRICS | anomalies)[1]
+  assert all("AUROC 0.926 (PCA: 0.540)." in text for text in both(METRICS | anomalies))
+  bounds = {"anomaly/auroc_low/squared_error": 0.8, "anomaly/auroc_high/squared_error": 0.97}
+  for text in both(METRICS | anomalies | bounds):
+    assert "AUROC 0.926 (95 % interval: 0.800 to 0.970; PCA: 0.540)." in text
   assert "AUROC 0.926." in both(METRICS | {"test/auroc": 0.926})[1]
   for changes in ({"test/auroc": NAN}, {}):
     assert "AUROC" not in both(METRICS | changes)[1]

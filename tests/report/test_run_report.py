@@ -62,6 +62,18 @@ def test_squared_errors_of_standardised_data_have_a_unit(tmp_path):
     assert ("squared error per test example, in squared standard deviations" in text) == (scale == "standard")
 
 
+def test_losses_and_errors_of_a_run_on_one_class_name_their_examples(tmp_path):
+  folder = made_runs.make(tmp_path / "a", found=RESULTS, changes={"data.one_class": 0})
+  description = json.loads((folder / "config.json").read_text())
+  assert "The test loss is measured on the test set (with anomalies)." in page_of(folder)  # of an earlier version
+  description["data"]["test_anomalies"] = 3
+  (folder / "config.json").write_text(json.dumps(description))
+  text = page_of(folder)
+  assert "The test loss is measured on the test set (normal examples)." in text
+  assert "test, normal examples" in text
+  assert "squared error per normal test example" in text
+
+
 def test_report_depends_only_on_the_folder(tmp_path):
   made_runs.make(tmp_path / "a", epochs=3, found=RESULTS)
   first = page_of(tmp_path / "a")

@@ -49,6 +49,23 @@ def test_anomalies_without_the_evaluator_that_measures_them_are_named(tmp_path):
   assert not of_anomaly()
 
 
+@pytest.mark.parametrize(("share", "values", "count"), [(0.05, 1, 2), (0.5, 1, 0), (0.05, 3, 0)])
+def test_windows_that_look_like_anomalies_are_named_without_one_class(tmp_path, share, values, count):
+  """Only if the labels of the steps are 0 and 1, and 1 is rare."""
+  labels = np.zeros(1000, int)
+  labels[900 : 900 + int(200 * share)] = values  # the last fifth is the test recording
+  np.savez(tmp_path / "x.npz", x=np.random.default_rng(0).random((1000, 2)), y=labels)
+  config = config_of("dense", "npz")
+  config.data.update({"path": str(tmp_path / "x.npz"), "window": 8, "x": "x", "y": "y"})
+  config.model.latent = 2
+  experiment = setup.build_experiment(config, 1)
+  found = [remark for remark in experiment.remarks if "config.data.one_class=0" in remark]
+  assert len(found) == (1 if count else 0)
+  assert experiment.dataset.unset_anomalies == count
+  config.data.one_class = 0
+  assert setup.build_experiment(config, 1).dataset.unset_anomalies == 0
+
+
 def test_accumulate_above_the_number_of_examples_is_refused(tiny):
   tiny.batch_size = tiny.accumulate = 5000
   with pytest.raises(setup.errors.UserError, match=r"^config.accumulate=5000: must be at most 1438, the number of"):

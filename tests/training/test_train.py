@@ -195,6 +195,33 @@ def test_resume_preserves_codebook_averages_dropout_and_augmentation(tmp_path, m
   assert ae_jax.load(tmp_path / "straight").params["decoder"].keys() == ema.params["decoder"].keys()
 
 
+def test_loss_of_a_run_on_one_class_is_measured_on_normal_examples(tmp_path, monkeypatch):
+  """It equals the loss on a test set without anomalies, also on a validation set and after a resume."""
+  x = np.random.default_rng(0).random((90, 6), np.float32)
+  labels, records = np.where(np.arange(20) < 8, 1, 0), {}
+  arrays = {"x_train": x[:50], "y_train": np.zeros(50, int), "weight_test": 1 + np.arange(20) / 20}
+  for name, kept in (("all", labels < 2), ("normal", labels == 0)):
+    of_split = lambda start, kept=kept: (x[start : start + 20] + 9 * labels[:, None].astype(np.float32))[kept]
+    given = {"x_test": of_split(50), "y_test": labels[kept], "x_val": of_split(70), "y_val": labels[kept]}
+    weights = {
+      "weight_train": np.ones(50),
+      "weight_test": arrays["weight_test"][kept],
+      "weight_val": np.ones(kept.sum()),
+    }
+    np.savez(tmp_path / f"{name}.npz", **arrays | given | weights)
+    config = config_of("dense", "npz")
+    config.update_from_flattened_dict({"epochs": 2, "batch_size": 16, "model.latent": 2, "data.range": "real"})
+    config.data.path, config.data.one_class = str(tmp_path / f"{name}.npz"), 0
+    config.objective.likelihood, config.evaluators = "gaussian", ()
+    train_until(config, tmp_path / name, 1, monkeypatch)
+    train.train_and_evaluate(config, tmp_path / name)
+    records[name] = [record for record in logs.stream(tmp_path / name) if "test/loss" in record]
+  for split in ("test", "validation"):
+    every, normal = ([record[f"{split}/loss"] for record in records[name]] for name in ("all", "normal"))
+    assert len(every) == 2
+    np.testing.assert_allclose(every, normal, rtol=1e-6)
+
+
 def test_run_killed_before_its_first_checkpoint_starts_again(tiny, tmp_path, monkeypatch):
   tiny.checkpoint_every_epochs = 2
   train.train_and_evaluate(tiny, tmp_path / "straight")

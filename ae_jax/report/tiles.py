@@ -1,0 +1,33 @@
+"""The most important metrics of a run, at the top of its report."""
+
+import math
+
+from ae_jax.report import measured, tables
+from ae_jax.runs import metric_names
+
+_TILES = (  # metric, label ({}: a test example), text below the value, metric that fills the {} of this text
+  ("test/squared_error", "squared error per {}", "baseline PCA: {}", metric_names.PCA),
+  ("test/nats", "cross-entropy per {}, nats", "lower bound: {}", "test/nats_floor"),
+  ("test/auroc", "AUROC of anomaly detection", "baseline PCA: {}", "test/pca_auroc"),
+  ("reconstruction/ssim", "structural similarity (SSIM)", "PSNR: {} dB", "reconstruction/psnr"),
+  ("probe/linear/code", "linear probe accuracy, latent codes", "on raw examples: {}", "probe/linear/pixels"),
+  ("generation/nll", "negative log-likelihood, nats", "negative ELBO: {}", "generation/negative_elbo"),
+)
+
+
+def of(result: measured.Result) -> list[dict[str, str]]:
+  """Returns the most important finite metrics, each with a text that compares it, e.g. with the PCA baseline.
+
+  Each is a dict {"name", "value", "beside"}; see `page.write`.
+  """
+  tiles, metrics = [], {name: value for name, value in result.metrics.items() if math.isfinite(value)}
+  for name, label, template, reference in _TILES:
+    reference = metric_names.pca_key(metrics) if reference == metric_names.PCA else reference
+    if name in metrics:
+      beside = template.format(tables.number(metrics[reference])) if reference in metrics else ""
+      if name == "test/auroc" and (bounds := result.auroc_bounds):
+        beside = "; ".join(filter(None, (f"95 % interval: {bounds[0]:.3f} to {bounds[1]:.3f}", beside)))
+      label = label.format(result.tested)
+      label = f"{label}, {result.unit}" if result.unit and name == "test/squared_error" else label
+      tiles.append({"name": label, "value": tables.number(metrics[name], 3), "beside": beside})
+  return tiles
