@@ -84,6 +84,18 @@ class Result:
     return self.metrics[metric_names.pca_key(self.metrics)]
 
   @property
+  def pca_in_words(self) -> str:
+    """Sentence that defines the PCA baseline of the run, see `evaluators.pca`; it has no full stop."""
+    has_targets = "test/input_squared_error" in self.metrics  # a metric of runs with targets
+    tested, fitted_to = ("input", "targets") if has_targets else ("example", "examples")
+    gaps = ", with means in place of missing values," if "mask_fingerprint" in self.description["data"] else ""
+    size = "quantised to as many bits as the latent code" if self.is_quantised else "as many as the latent size"
+    return (
+      f"baseline PCA: each test {tested}{gaps} is projected onto the principal components of the training {fitted_to}, "
+      f"{size}{'; the result is compared with the target' if has_targets else ''}"
+    )
+
+  @property
   def is_quantised(self) -> bool:
     """True if the latent code is discrete. The PCA baseline is then quantised to the same number of bits."""
     return metric_names.pca_key(self.metrics) == metric_names.QUANTISED_PCA

@@ -80,9 +80,9 @@ class RunReport:
     return messages.headline(self._current, self.description, self.curves, done >= total)
 
   @property
-  def unit(self) -> str:
-    """Unit of the squared errors, see `measured.Result.unit`."""
-    return measured.Result(self.metrics, self.description, self.curves).unit
+  def result(self) -> measured.Result:
+    """The metrics of the run, for sentences about them."""
+    return measured.Result(self.metrics, self.description, self.curves)
 
   @property
   def _current(self) -> dict[str, float | int]:
@@ -123,7 +123,7 @@ class RunReport:
       reference = metric_names.pca_key(metrics) if reference == metric_names.PCA else reference
       if name in metrics:
         beside = template.format(tables.number(metrics[reference])) if reference in metrics else ""
-        label = f"{label}, {self.unit}" if self.unit and name == "test/squared_error" else label
+        label = f"{label}, {self.result.unit}" if self.result.unit and name == "test/squared_error" else label
         tiles.append({"name": label, "value": tables.number(metrics[name], 3), "beside": beside})
     return tiles
 
@@ -137,11 +137,11 @@ class RunReport:
     ]
 
   def _curves(self) -> list[blocks.Block]:
-    items = {
-      "Training and test loss": charts.losses(self.curves),
-      "Squared error on the test set": charts.errors(self.curves),
-    }
-    return [blocks.chart(title, item) for title, item in items.items() if item]
+    losses, squared_errors = charts.losses(self.curves), charts.errors(self.curves)
+    found = [blocks.chart("Training and test loss", losses)] if losses else []
+    if squared_errors:
+      found.append(blocks.chart("Squared error on the test set", {**squared_errors, "note": self.result.pca_in_words}))
+    return found
 
   def _figures(self) -> list[tuple[str, list[blocks.Block]]]:
     """Returns the sections that contain figures. An evaluator that is not in `_SECTIONS` gets its own section."""
@@ -172,7 +172,7 @@ class RunReport:
     lines, more = tables.over_epochs(self.curves, self.class_names)
     not_finite = any(tables.NOT_FINITE in line for _, rows in [([], lines), *more] for line in rows)
     remark = f"“{tables.NOT_FINITE}” means infinite or undefined, such as the PSNR of a perfect reconstruction"
-    of_error = f"squared errors are {self.unit}" if self.unit else ""
+    of_error = f"squared errors are {self.result.unit}" if self.result.unit else ""
     head, remarks = ["", "last", "best", "best epoch"], [*filter(None, (not_finite and remark, of_error))]
     groups = [_group("During training", head, lines, more, remarks)] if lines else []
     evaluation = self.evaluation or results.Results(0, {}, {}, {})
