@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Float32, Int
 
-from ae_jax import api, data, objectives
+from ae_jax import api, objectives
 from ae_jax.evaluators import base, densities, features, likelihood, reconstruction, shown
 from ae_jax.evaluators.context import EvalContext, spaced
 from ae_jax.evaluators.figures import ExampleRows, Explorer, Gallery
@@ -95,15 +95,10 @@ def samples_by_class(context: EvalContext) -> ExampleRows:
   labels = context.run.model.labels[:_MAX_CLASSES]
   codes = context.prior_codes(_STEPS)
   rows = {
-    _class_row(label, context.dataset): context.decode(codes, {"label": np.full(_STEPS, number, np.int32)})
+    context.dataset.class_in_words(label): context.decode(codes, {"label": np.full(_STEPS, number, np.int32)})
     for number, label in enumerate(labels)
   }
   return ExampleRows("Samples from the prior for each label, decoded from the same latent codes", rows)
-
-
-def _class_row(label: int, dataset: data.Dataset) -> str:
-  """Returns the name of a row of `samples_by_class`."""
-  return dataset.class_name(label) if dataset.class_names else f"label {label}"
 
 
 def _densities(context: EvalContext) -> Iterator[tuple[str, str, Float32[np.ndarray, "draws latent"]]]:

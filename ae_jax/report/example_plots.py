@@ -73,7 +73,7 @@ def _overlaid(item: figures.ExampleRows, value_range: str) -> canvas.Figure:
   names = [f"channel {channel + 1}" for channel in range(depth)] if depth > 1 else []
   _label(axes, item, steps, limits * down, (down * depth, min(_ACROSS, count)), 9, row_names=names * down)
   for number, caption in enumerate(item.captions[:count]):
-    axes.text(number % _ACROSS + 0.03, _HEIGHT + 0.06 - number // _ACROSS * depth, caption, fontsize=6)
+    axes.text(number % _ACROSS + 0.03, _HEIGHT + 0.06 - number // _ACROSS * depth, canvas.plain(caption), fontsize=6)
   marks = ("o", "x") if item.x_names else ("-", "-")
   entries = {"original": (marks[0], {"color": "tab:gray"}), "reconstruction": (marks[1], {"color": "tab:orange"})}
   _legend(picture, axes, item, entries)
@@ -108,7 +108,7 @@ def _below_each_other(item: figures.ExampleRows, value_range: str) -> canvas.Fig
   axes.set_yticks(_HEIGHT / 2 - np.arange(len(item.rows)), [*item.rows], fontsize=7)
   axes.set_ylabel(f"{item.y_label},\n{limits[0]:.3g} to {limits[1]:.3g} in each row", fontsize=7)
   for number, caption in enumerate(item.captions[:count]):
-    axes.text(number + 0.03, _HEIGHT + 0.06, caption, fontsize=5)
+    axes.text(number + 0.03, _HEIGHT + 0.06, canvas.plain(caption), fontsize=5)
   return picture
 
 
@@ -149,7 +149,7 @@ def _attention(item: figures.Attention, value_range: str) -> canvas.Figure:
   _draw(above, item, series, limits, 4, colour="tab:gray" if series.shape[-1] == 1 else None)
   _label(above, item, series.shape[1], [limits], (1, len(series)), 9)
   for number, caption in enumerate(item.captions[: len(series)]):
-    above.text(number + 0.03, _HEIGHT + 0.06, caption, fontsize=6)
+    above.text(number + 0.03, _HEIGHT + 0.06, canvas.plain(caption), fontsize=6)
   weights = np.concatenate([of_head[:4] for _, of_head in example_figures.heads(item)], -1)
   largest = 0.0, max(float(weights.max()), 1e-30)
   _draw(below, item, weights, largest, 4)
@@ -256,8 +256,8 @@ def _legend(picture: canvas.Figure, axes: Axes, item: figures.Plotted, entries: 
 
 
 def _short(name: str) -> str:
-  """Returns a name with at most `_LETTERS` characters; "$" is escaped, because it would begin a formula."""
-  return (name if len(name) <= _LETTERS else f"{name[: _LETTERS - 1]}…").replace("$", r"\$")
+  """Returns a name with at most `_LETTERS` characters."""
+  return canvas.plain(name if len(name) <= _LETTERS else f"{name[: _LETTERS - 1]}…")
 
 
 def _room_for_names(item: figures.Plotted) -> float:

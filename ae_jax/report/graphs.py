@@ -1,7 +1,6 @@
 """Line graphs as static images: the learning curves of a run, and the results of a sweep."""
 
 import pathlib
-import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,8 +9,6 @@ import numpy as np
 from ae_jax.report import canvas, tables
 from ae_jax.report.canvas import Axes
 from ae_jax.runs import metric_names
-
-_TITLE_WIDTH = 76  # number of characters that fit above axes of about six inches
 
 
 def curves(
@@ -64,7 +61,7 @@ def error_over_latent(
       confidence interval.
     title: Title of the plot.
   """
-  figure = canvas.figure(7, 4.4)
+  figure = canvas.figure(7, 4.4, title)
   axes = figure.subplots()
   for number, (name, curve) in enumerate(curves.items()):
     _mean_and_range(axes, curve, name, canvas.shade("viridis", 0.25 + 0.6 * number / len(curves)))
@@ -82,7 +79,7 @@ def error_over_latent(
     axes.set_xscale("log", base=2)
   axes.set_xticks(list(pca), list(map(str, pca)), minor=False)
   axes.set(xlabel="latent size", ylabel="squared error per test example")
-  _finish(axes, title)
+  _finish(axes)
   return figure
 
 
@@ -100,7 +97,7 @@ def rate_distortion(
     distortion: Measure of the distortion, "nats" or "squared_error".
     title: Beginning of the title of the plot.
   """
-  figure = canvas.figure(7, 4.4)
+  figure = canvas.figure(7, 4.4, f"{title}: rate-distortion curves; the label of a point is its beta")
   axes = figure.subplots()
   for number, (latent, points) in enumerate(curves.items()):
     colour = canvas.shade("viridis", 0.1 + 0.8 * number / len(curves))
@@ -110,7 +107,7 @@ def rate_distortion(
       axes.annotate(f"{beta:g}", point, textcoords="offset points", xytext=(4, 4), fontsize=7, color=colour)
   labels = {"nats": "distortion: reconstruction loss in nats", "squared_error": "distortion: squared error"}
   axes.set(xlabel="rate: KL divergence from the prior, nats", ylabel=f"{labels[distortion]} per test example")
-  _finish(axes, f"{title}: rate-distortion curves; the label of a point is its beta")
+  _finish(axes)
   figure.savefig(path)
 
 
@@ -127,9 +124,8 @@ def _mark(axes: Axes, value: float | int, interval: Mapping[str, Any], colour: s
   axes.axvline(value, color=colour, linewidth=1.2, **options)
 
 
-def _finish(axes: Axes, title: str) -> None:
-  """Adds the title, a grid and the legend."""
-  axes.set_title(textwrap.fill(title, _TITLE_WIDTH), fontsize=10, loc="left")
+def _finish(axes: Axes) -> None:
+  """Adds a grid and the legend."""
   axes.grid(alpha=0.2)
   axes.legend(fontsize=8, framealpha=0.9)
 

@@ -113,6 +113,27 @@ def test_lines_and_heatmaps_hold_their_values():
     assert every(charts.heatmap(figures.Heatmap("t", "unit", values))["item"], "Image")
 
 
+def test_names_of_x_are_rows_in_which_the_points_are_apart():
+  lines = {name: np.array([(0, 1, 2), (0.5, 0.5, 0.9)]) for name in ("squared error", "kNN distance")}
+  chart = charts.lines(figures.Lines("t", lines, "class", "AUROC", ("bent", "a $5 part", "hole")))
+  found = [(column(source, "x"), column(source, "y"), column(source, "row")) for source in sources(chart)]
+  assert [x for x, _, _ in found] == [[0.5, 0.5, 0.9]] * 2
+  assert [names for _, _, names in found] == [["bent", "a $5 part", "hole"]] * 2
+  assert (np.diff([y for _, y, _ in found], axis=0) > 0.3).all()
+  for _, y, _ in found:
+    np.testing.assert_array_equal(np.round(y), [0, 1, 2])
+
+
+def test_a_logarithmic_x_axis_has_ticks_in_the_unit_of_the_values_and_a_mark():
+  lines = {"a": np.array([(0.1, 1, 20), (1.0, 2.0, 3.0)]), "threshold 1.5": np.array([(1.5, 1.5), (0.0, 3.0)])}
+  chart = charts.lines(figures.Lines("t", lines, "score", "y", logarithmic_x=True))
+  (ticker,) = every(chart["item"], "FixedTicker")
+  assert ticker["ticks"] == [0.1, 0.3, 1, 3, 10]
+  assert every(chart["item"], "LogScale")
+  assert chart["legend"] == [("a", charts.LINES[0]), ("threshold 1.5", charts.BASELINE)]
+  assert not every(charts.lines(figures.Lines("t", lines, "score", "y"))["item"], "LogScale")
+
+
 def test_classes_with_names_are_shown_by_name():
   examples, labels = made_runs.images(6, side=4), np.array([0, 2, 0, 2, 2, 5])
   points = figures.Points("t", {"PCA": np.eye(6)[:, :2]}, examples, labels, ("good", "absent", "bent"))

@@ -74,6 +74,31 @@ def test_reconstructions_show_images_reconstructions_and_differences(tmp_path, c
   assert min(thirds[1:]) > 50  # the reconstructions and the differences
 
 
+@pytest.mark.parametrize(("examples", "mean"), [(GREY, ""), (COLOURS, ", averaged over the channels")])
+def test_pictures_and_pages_explain_differences_with_the_same_words(monkeypatch, tmp_path, examples, mean):
+  figure = figures.ExampleRows("title", {"test images": examples[:3], "reconstructions": examples[3:6]})
+  calls = []
+  monkeypatch.setattr(pictures, "_strips", lambda path, rows, title, captions: calls.append((rows[-1], title)))
+  pictures.draw(tmp_path / "a.png", figure, "unit")
+  block, ((name, differences, *_), title) = blocks.of_figure(figure, "unit"), calls[0]
+  assert block["note"] == f"difference: reconstruction minus original{mean}; red: too bright, blue: too dark"
+  assert title == f"title ({block['note']})"
+  assert name == block["rows"][-1][0] == "difference"
+  np.testing.assert_allclose(differences[..., 0], (examples[3:6] - examples[:3]).mean(-1), atol=1e-6)
+
+
+@pytest.mark.parametrize("logarithmic", [True, False])
+def test_histograms_and_rows_of_classes_can_be_drawn(tmp_path, logarithmic):
+  lines = {"a $1": np.array([(0.1, 1, 20), (1.0, 2.0, 3.0)]), "threshold $2": np.array([(1.5, 1.5), (0.0, 3.0)])}
+  assert drawn(tmp_path, figures.Lines("t", lines, "score", "y", logarithmic_x=logarithmic)).std() > 10
+  rows = {"a": np.array([np.arange(40), np.linspace(0, 1, 40)])}
+  few = drawn(tmp_path, figures.Lines("t", {"a": rows["a"][:, :2]}, "class", "y", ("x $1", "y $2")))
+  many = drawn(
+    tmp_path, figures.Lines("t", rows, "class", "y", tuple(f"a long name of a class {i}" for i in range(40)))
+  )
+  assert len(many) > 2 * len(few)
+
+
 def test_images_have_their_captions_above_them_in_pictures_and_on_pages(tmp_path):
   rows = {"test images": GREY[:4], "reconstructions": GREY[4:8]}
   bare = figures.ExampleRows("title", rows)
