@@ -1,4 +1,4 @@
-"""Positions on axes that static images and interactive charts share."""
+"""Positions on axes, and a label, that static images and interactive charts share."""
 
 import math
 
@@ -34,3 +34,8 @@ def within_rows(count: int) -> Float[np.ndarray, " {count}"]:
 def is_vertical(x: Shaped[np.ndarray, " points"]) -> bool:
   """Returns whether a line through points with these x values is vertical, i.e. marks a value."""
   return len(x) > 1 and bool((x == x[0]).all())
+
+
+def error_label(unit: str) -> str:
+  """Returns the label of an axis of squared errors; `unit` is their unit, or ""."""
+  return f"squared error per test example,\n{unit}" if unit else "squared error per test example"

@@ -54,7 +54,7 @@ def logarithmic(axes: Axes, which: str = "y") -> None:
   axis = axes.xaxis if which == "x" else axes.yaxis
   ticks = axis_positions.round_ticks(*axis.get_view_interval())
   axis.set_major_locator(ticker.FixedLocator(ticks) if ticks else ticker.MaxNLocator(5))
-  axis.set_major_formatter(ticker.StrMethodFormatter("{x:.4g}"))
+  axis.set_major_formatter(ticker.StrMethodFormatter("{x:,.7g}"))
   axis.set_minor_locator(ticker.NullLocator())
 
 

@@ -60,14 +60,14 @@ def losses(measured: Curves) -> Chart | None:
   return curves(lines, lower_bound, "loss per example", (TRAINING, TEST, VALIDATION))
 
 
-def errors(measured: Curves) -> Chart | None:
+def errors(measured: Curves, unit: str = "") -> Chart | None:
   """Returns a chart of the squared test error and the PCA baseline over the epochs.
 
-  Returns None if there is no curve or no finite value.
+  Returns None if there is no curve or no finite value. `unit` is the unit of the errors, see `measured.Result.unit`.
   """
   baselines = {"baseline: PCA": _last(measured, metric_names.pca_key(measured))}
   lines = {"autoencoder": measured.get("test/squared_error")}
-  return curves(lines, baselines, "squared error per test example", (TEST,))
+  return curves(lines, baselines, axis_positions.error_label(unit), (TEST,))
 
 
 def curves(
@@ -104,7 +104,9 @@ def curves(
     group = groups[name] if groups else name
     legend.setdefault(group, colour_of[name])
     renderers.append(_line(chart, name, (x, y), colour_of[name], 4 if len(x) <= _MAX_DOTS else 0.1, group))
-  span = [min(x[0] for x, _ in lines.values()), max(x[-1] for x, _ in lines.values())]
+  low, high = min(x[0] for x, _ in lines.values()), max(x[-1] for x, _ in lines.values())
+  chart.xaxis.ticker = BasicTicker(min_interval=1) if high - low >= 1 else BasicTicker()  # whole epochs, if several
+  span = [low, high] if high > low else [low - 0.5, high + 0.5]  # a baseline of one evaluation is visible, too
   for name, value in baselines.items():
     label = f"{name}, {value:.4g}"
     data = {"x": span, "y": [value, value]}

@@ -6,13 +6,18 @@ from typing import Any
 
 import numpy as np
 
-from ae_jax.report import canvas, tables
+from ae_jax.report import axis_positions, canvas, tables
 from ae_jax.report.canvas import Axes
 from ae_jax.runs import metric_names
 
+_MAX_MARKERS = 40  # curves with more points are drawn without markers
+
 
 def curves(
-  path: pathlib.Path, measured: Mapping[str, tuple[np.ndarray, np.ndarray]], baselines: Mapping[str, Any]
+  path: pathlib.Path,
+  measured: Mapping[str, tuple[np.ndarray, np.ndarray]],
+  baselines: Mapping[str, Any],
+  unit: str = "",
 ) -> None:
   """Plots the loss, and the squared test error with the PCA baseline, over the epochs on logarithmic axes.
 
@@ -20,26 +25,28 @@ def curves(
     path: PNG file to write.
     measured: Curves of the metrics, as `logs.curves` returns them.
     baselines: Baseline metrics {name: value}, which include the squared error of PCA.
+    unit: Unit of the squared errors; "" for none.
   """
-  figure = canvas.figure(8, 3.2)
+  figure = canvas.figure(9, 3.5)
   left, right = figure.subplots(1, 2)
-  _curve(left, measured, "train/loss", "training", "tab:blue", "")
-  _curve(left, measured, "test/loss", "test", "tab:orange", "o")
-  _curve(left, measured, "validation/loss", "validation", "tab:green", "o")
+  _curve(left, measured, "train/loss", "training", "tab:blue")
+  _curve(left, measured, "test/loss", "test", "tab:orange")
+  _curve(left, measured, "validation/loss", "validation", "tab:green")
   left.set(ylabel="loss per example")
-  _curve(right, measured, "test/squared_error", "autoencoder", "tab:orange", "o")
+  _curve(right, measured, "test/squared_error", "autoencoder", "tab:orange")
   key = metric_names.pca_key(baselines)
   size = "number of bits" if key == metric_names.QUANTISED_PCA else "latent size"
-  label = f"baseline: PCA with the same {size}, {baselines[key]:.2f}"
+  label = f"baseline: PCA with the same {size}, {tables.number(baselines[key])}"
   right.axhline(baselines[key], color="tab:gray", linestyle="--", label=label)
-  right.set(ylabel="squared error per test example")
+  right.set(ylabel=axis_positions.error_label(unit))
   for axes in (left, right):
     axes.set(xlabel="epoch")
+    axes.locator_params(axis="x", integer=True)
     if all(np.min(line.get_ydata()) > 0 for line in axes.lines):  # an error of 0 has no logarithm
       canvas.logarithmic(axes)
     axes.grid(alpha=0.2)
     if axes.lines:
-      axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3)
+      axes.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=3 if axes is left else 1)
   figure.savefig(path)
 
 
@@ -49,6 +56,7 @@ def error_over_latent(
   knee: Mapping[str, Any] | None,
   dimensions: Mapping[str, Mapping[str, Any]],
   title: str,
+  unit: str = "",
 ) -> canvas.Figure:
   """Returns a plot of the mean test error against the latent size, with the range across seeds, on logarithmic axes.
 
@@ -60,6 +68,7 @@ def error_over_latent(
     dimensions: {estimator: {"estimate", "low", "high"}}: intrinsic dimension of the data and the bounds of its
       confidence interval.
     title: Title of the plot.
+    unit: Unit of the squared errors; "" for none.
   """
   figure = canvas.figure(7, 4.4, title)
   axes = figure.subplots()
@@ -78,7 +87,7 @@ def error_over_latent(
     canvas.logarithmic(axes)
     axes.set_xscale("log", base=2)
   axes.set_xticks(list(pca), list(map(str, pca)), minor=False)
-  axes.set(xlabel="latent size", ylabel="squared error per test example")
+  axes.set(xlabel="latent size", ylabel=axis_positions.error_label(unit))
   _finish(axes)
   return figure
 
@@ -130,6 +139,8 @@ def _finish(axes: Axes) -> None:
   axes.legend(fontsize=8, framealpha=0.9)
 
 
-def _curve(axes: Axes, measured: Mapping[str, Any], name: str, label: str, colour: str, marker: str) -> None:
+def _curve(axes: Axes, measured: Mapping[str, Any], name: str, label: str, colour: str) -> None:
+  """Draws a curve, with markers if it has few points; a single point has no line."""
   if name in measured:
+    marker = "o" if len(measured[name][0]) <= _MAX_MARKERS else ""
     axes.plot(*measured[name], color=colour, marker=marker, markersize=3, linewidth=1.2, label=label)

@@ -76,7 +76,7 @@ class Result:
   def unit(self) -> str:
     """Unit of `error` and `pca`, such as "in squared standard deviations"; "" without scaling."""
     schema = schemas.from_json(self.description["data"].get("schema"))
-    return standardisation.squared_unit(self.settings.get("data.scale"), bool(schema and schema.groups))
+    return standardisation.squared_unit(self.settings.get("data.scale"), schema)
 
   @property
   def pca(self) -> float | int:

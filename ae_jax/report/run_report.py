@@ -137,7 +137,7 @@ class RunReport:
     ]
 
   def _curves(self) -> list[blocks.Block]:
-    losses, squared_errors = charts.losses(self.curves), charts.errors(self.curves)
+    losses, squared_errors = charts.losses(self.curves), charts.errors(self.curves, self.result.unit)
     found = [blocks.chart("Training and test loss", losses)] if losses else []
     if squared_errors:
       found.append(blocks.chart("Squared error on the test set", {**squared_errors, "note": self.result.pca_in_words}))

@@ -56,6 +56,16 @@ def test_curves_hold_every_record_and_the_baselines():
   assert every(losses["item"], "LogScale")
 
 
+def test_the_baseline_of_a_single_evaluation_is_a_line_and_errors_have_their_unit():
+  measured = {"test/squared_error": (np.array([1.0]), np.array([3.0]))}
+  measured["test/pca_squared_error"] = (np.array([1.0]), np.array([2.0]))
+  chart = charts.errors(measured, "in squared units")
+  (x,) = [column(source, "x") for source in sources(chart) if column(source, "y") == [2.0, 2.0]]
+  assert x[0] < 1 < x[1]
+  labels = [axis.get("axis_label") for axis in every(chart["item"], "LogAxis")]
+  assert labels == ["squared error per test example,\nin squared units"]
+
+
 def test_lower_bound_is_shown_only_if_the_loss_is_the_cross_entropy():
   records = [record | {"test/loss": record["test/nats"] + 20} for record in RECORDS if "test/nats" in record]
   assert [name for name, _ in charts.losses(logs.curves(records))["legend"]] == ["training", "test"]
