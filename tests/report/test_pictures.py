@@ -43,7 +43,7 @@ def test_every_kind_of_figure_can_be_drawn(tmp_path, examples, number):
 @pytest.mark.usefixtures("pictures")
 def test_every_figure_and_the_learning_curves_are_saved(tmp_path):
   shown = {"a/one": figures.Gallery("one", GREY), "b/two": figures.Bars("two", (), np.ones(2), "x", "y")}
-  run = types.SimpleNamespace(records=made_runs.records(2), config=configs.base("digits"))
+  run = types.SimpleNamespace(records=made_runs.records(2), config=configs.base("digits"), schema=None)
   evaluation.draw(shown, run, {"test/pca_squared_error": 4.0}, tmp_path / "pictures")
   assert sorted(file.name for file in (tmp_path / "pictures").iterdir()) == ["curves.png", "one.png", "two.png"]
 
