@@ -1,6 +1,7 @@
 """Positions on axes, and a label, that static images and interactive charts share."""
 
 import math
+from collections.abc import Iterable
 
 import numpy as np
 from jaxtyping import Float, Shaped
@@ -29,6 +30,14 @@ def within_rows(count: int) -> Float[np.ndarray, " {count}"]:
   The centres of rows have the distance 1.
   """
   return (np.arange(count) - (count - 1) / 2) * 0.8 / count
+
+
+def limits_of_rows(lines: Iterable[Float[np.ndarray, "2 points"]]) -> tuple[float, float]:
+  """Returns the limits of the axis of rows of points. They differ even if all values are equal."""
+  values = np.concatenate([line[1] for line in lines])
+  values = values[np.isfinite(values)] if np.isfinite(values).any() else np.zeros(1)
+  margin = max(0.04 * float(np.ptp(values)), 0.01)
+  return float(values.min()) - margin, float(values.max()) + margin
 
 
 def is_vertical(x: Shaped[np.ndarray, " points"]) -> bool:

@@ -156,8 +156,9 @@ def lines(item: figures.Lines) -> Chart:
 def _rows_of_points(item: figures.Lines) -> Chart:
   """Returns a chart with one row for each name of x, in which the points of the lines are below each other."""
   count, legend = len(item.x_names), dict(zip(item.lines, itertools.cycle(LINES)))
+  limits = axis_positions.limits_of_rows(item.lines.values())
   height = 90 + _POINT_HEIGHT * len(legend) * count
-  chart = _figure(height, item.y_label, item.x_label, y_range=(count - 0.5, -0.5))
+  chart = _figure(height, item.y_label, item.x_label, y_range=(count - 0.5, -0.5), x_range=limits)
   chart.yaxis.ticker, chart.yaxis.major_label_overrides = list(range(count)), dict(enumerate(item.x_names))
   chart.ygrid.ticker, chart.ygrid.grid_line_color = FixedTicker(ticks=[row - 0.5 for row in range(count + 1)]), None
   chart.ygrid.band_fill_color, chart.ygrid.band_fill_alpha = BASELINE, 0.12

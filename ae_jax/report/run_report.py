@@ -11,7 +11,7 @@ from ae_jax import errors
 from ae_jax.data import labels, ranges
 from ae_jax.data import schema as schemas
 from ae_jax.evaluators import figures, results
-from ae_jax.report import blocks, charts, measured, messages, page, tables
+from ae_jax.report import blocks, charts, glossary, measured, messages, page, tables
 from ae_jax.runs import logs, metric_names, run_folder
 
 # Title of a section -> figure types and names of evaluators. The section shows their figures. If the type and the
@@ -132,7 +132,7 @@ class RunReport:
     return [
       ("Learning curves", self._curves()),
       *self._figures(),
-      ("All metrics", [{"kind": "groups", "groups": groups}] if (groups := self._groups()) else []),
+      ("All metrics", self._all_metrics()),
       ("Reproduce this run", self._run()),
     ]
 
@@ -167,8 +167,8 @@ class RunReport:
     note = page.notes(f"The results below were measured at step {step}. The run has been trained further since.")
     return [("Earlier evaluation", [note]), *rendered]
 
-  def _groups(self) -> list[dict[str, Any]]:
-    """Returns the tables and notes on the metrics: one group for training, then one for each evaluator."""
+  def _all_metrics(self) -> list[blocks.Block]:
+    """Returns the metrics: a group of tables and notes for training, one for each evaluator, and definitions."""
     lines, more = tables.over_epochs(self.curves, self.class_names)
     not_finite = any(tables.NOT_FINITE in line for _, rows in [([], lines), *more] for line in rows)
     remark = f"“{tables.NOT_FINITE}” means infinite or undefined, such as the PSNR of a perfect reconstruction"
@@ -182,7 +182,7 @@ class RunReport:
       remarks = [*_of_evaluator(evaluator, evaluation.remarks).values()]
       remarks += [of_error] if of_error and any("squared error" in line[0] for line in lines) else []
       groups.append(_group(_capitalised(evaluator), [], lines, more, remarks))
-    return groups
+    return [{"kind": "groups", "groups": groups}, glossary.block(self.metrics)] if groups else []
 
   @property
   def dates(self) -> frozenset[str]:

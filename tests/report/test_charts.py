@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from ae_jax.evaluators import figures
-from ae_jax.report import charts, sprites
+from ae_jax.report import axis_positions, charts, sprites
 from ae_jax.runs import logs
 
 
@@ -179,3 +179,10 @@ def test_script_is_the_complete_library():
   assert "Bokeh" in text
   assert "</script" not in text
   assert len(text) > 500_000
+
+
+def test_rows_of_points_have_an_axis_even_if_all_values_are_equal_or_not_finite():
+  limits = lambda *values: axis_positions.limits_of_rows([np.array([np.arange(len(values)), values])])
+  assert limits(1.0, 1.0) == pytest.approx((0.99, 1.01))
+  assert limits(0.0, np.nan, 1.0) == pytest.approx((-0.04, 1.04))
+  assert limits(np.nan) == pytest.approx((-0.01, 0.01))

@@ -10,7 +10,7 @@ from PIL import Image
 
 from ae_jax import config as configs
 from ae_jax.evaluators import figures
-from ae_jax.report import blocks, evaluation, example_figures, page, pictures
+from ae_jax.report import blocks, canvas, evaluation, example_figures, page, pictures
 from ae_jax.report import channels as channels_module
 
 GREY, COLOURS, SERIES = made_runs.images(20, side=8), made_runs.images(20, side=8, channels=3), made_runs.series(20)
@@ -85,6 +85,15 @@ def test_pictures_and_pages_explain_differences_with_the_same_words(monkeypatch,
   assert title == f"title ({block['note']})"
   assert name == block["rows"][-1][0] == "difference"
   np.testing.assert_allclose(differences[..., 0], (examples[3:6] - examples[:3]).mean(-1), atol=1e-6)
+
+
+def test_a_few_names_that_do_not_fit_below_the_axis_are_beside_horizontal_bars(monkeypatch, tmp_path):
+  made, new = [], canvas.figure
+  monkeypatch.setattr(canvas, "figure", lambda *args: made.append(new(*args)) or made[-1])
+  names = ("city", "smoker", "glucose mg/dL", "weight kg", "age", "price $", "visit")
+  for chosen, label in ((names, "y"), (names[:4], "x"), (tuple("0123456789"), "x")):
+    pictures.draw(tmp_path / "a.png", figures.Bars("t", chosen, np.ones(len(chosen)), "x", "y"), "unit")
+    assert made[-1].axes[0].get_xlabel() == label
 
 
 @pytest.mark.parametrize("logarithmic", [True, False])
