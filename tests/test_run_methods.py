@@ -117,6 +117,17 @@ def test_evaluate_measures_other_data(run, table):
     run.evaluate(IMAGES[:0])
 
 
+def test_evaluate_with_targets_measures_the_error_of_doing_nothing(run, table):
+  assert not [name for name in run.evaluate(IMAGES) if name.startswith("input_")]
+  squares, mask = np.square((IMAGES - IMAGES[::-1].astype(float)) / 255), RANDOM.random(IMAGES.shape) < 0.5
+  for options, observed in (({}, np.ones(IMAGES.shape)), ({"mask": mask}, mask)):
+    found, error = run.evaluate(IMAGES, target=IMAGES[::-1], **options), (squares * observed).sum()
+    assert found["input_squared_error"] == pytest.approx(error / len(IMAGES), rel=1e-5)
+    assert found["input_psnr"] == pytest.approx(-10 * np.log10(error / observed.sum()), rel=1e-5)
+  assert run.evaluate(IMAGES, target=IMAGES)["input_squared_error"] == 0.0
+  assert "input_psnr" not in table.evaluate(FRAME, target=FRAME)  # no fixed range of values
+
+
 def test_evaluate_with_labels_measures_the_detection_of_anomalies():
   run = fit(IMAGES, model__widths=16)  # its own, because a threshold is set
   scores = run.score(IMAGES)

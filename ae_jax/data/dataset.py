@@ -136,6 +136,10 @@ class Dataset:
     """Returns the name of a class, or its label as text if it has no name."""
     return labels.class_name(label, self.class_names)
 
+  def class_in_words(self, label: Any) -> str:
+    """Returns the name of a class, or "class 3" if it has no name."""
+    return labels.class_in_words(label, self.class_names)
+
   @property
   def one_class_name(self) -> str:
     """`one_class` as text, with its name if it has one."""

@@ -84,6 +84,12 @@ def class_name(label: Any, class_names: Sequence[str] | None) -> str:
   return class_names[label] if class_names and 0 <= label < len(class_names) else str(label)
 
 
+def class_in_words(label: Any, class_names: Sequence[str] | None) -> str:
+  """Returns the name of a class or, if it has none, its label with the word "class", such as "class 3"."""
+  name = class_name(label, class_names)
+  return f"class {name}" if name == str(label) else name
+
+
 def with_name(label: Any, class_names: Sequence[str] | None) -> str:
   """Returns a label with its name in parentheses, such as "3 (good)", or only the label if it has no name."""
   name = class_name(label, class_names)

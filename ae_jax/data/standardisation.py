@@ -106,15 +106,15 @@ def from_json(stored: Mapping[str, Any] | None) -> ColumnScaling | None:
 _SQUARED_UNITS = {"standard": "in squared standard deviations", "quantile": "in squared units of the quantile scale"}
 
 
-def squared_unit(scale: str | None, has_categories: bool) -> str:
+def squared_unit(scale: str | None, schema: Any) -> str:
   """Returns the unit of a sum of squared errors over the elements of an example, for messages; "" if none is known.
 
   Args:
     scale: `config.data.scale`; None for runs of earlier versions.
-    has_categories: Whether some elements are categories or booleans, which are not scaled.
+    schema: A `schema.Schema`, whose categories and booleans are not scaled; None for other data than tables.
   """
   unit = _SQUARED_UNITS.get(scale or "", "")
-  return f"{unit} for numbers" if unit and has_categories else unit
+  return f"{unit} for numbers" if unit and schema is not None and schema.groups else unit
 
 
 def check(scale: str, value_range: str) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Float64, Shaped
 
 from ae_jax import data, models, objectives
 from ae_jax.decisions import scores, thresholds
@@ -50,7 +50,7 @@ def analyze(context: EvalContext) -> Iterator[tuple[str, Any]]:
 
   The AUROC has a 95 % interval, see `auroc_interval`.
   """
-  anomalous, labels, normal = context.dataset.anomalous, context.dataset.test_labels, context.dataset.one_class
+  anomalous, labels = context.dataset.anomalous, context.dataset.test_labels
   assert labels is not None  # ensured by the requirement "one_class"
   assert anomalous is not None
   classes = np.unique(labels[anomalous])
@@ -60,7 +60,7 @@ def analyze(context: EvalContext) -> Iterator[tuple[str, Any]]:
       "by_class",
       f"AUROC by class is omitted: there are {len(classes)} anomalous classes; the limit is {_MOST_CLASSES}",
     )
-  lines = {}
+  by_score = {}
   for name, (label, score) in SCORES.items():
     values = score(context)
     yield f"auroc/{name}", (area := auroc(values, anomalous))
@@ -72,12 +72,24 @@ def analyze(context: EvalContext) -> Iterator[tuple[str, Any]]:
       subsets = [~anomalous | (labels == anomaly) for anomaly in classes]
       areas = [auroc(values[subset], anomalous[subset]) for subset in subsets]
       yield from ((f"auroc/{name}/class_{anomaly}", area) for anomaly, area in zip(classes, areas, strict=True))
-      x = np.arange(len(classes)) if context.dataset.class_names else classes
-      lines[label] = np.array([x, areas], np.float64)
+      by_score[label] = np.array(areas)
   if by_class:
-    title = f"AUROC of each anomalous class against the normal class {context.dataset.class_name(normal)}"
-    names = tuple(map(context.dataset.class_name, classes)) if context.dataset.class_names else ()
-    yield "auroc_by_class", figures.Lines(title, lines, "class", "area under the ROC curve", names)
+    yield "auroc_by_class", _by_class(context.dataset, classes, by_score)
+
+
+def _by_class(
+  dataset: data.Dataset, classes: Shaped[np.ndarray, " classes"], areas: Mapping[str, Float64[np.ndarray, " classes"]]
+) -> figures.Lines:
+  """Returns a figure of the AUROC of each anomalous class, in ascending order of the first score in `areas`."""
+  first, *_ = areas
+  order = np.argsort(areas[first], kind="stable")
+  title = (
+    f"AUROC of each anomalous class against the normal class {dataset.class_name(dataset.one_class)}, in ascending "
+    f"order for the {first}; random scores have 0.5"
+  )
+  lines = {score: np.array([np.arange(len(order)), values[order]]) for score, values in areas.items()}
+  names = tuple(dataset.class_in_words(label) for label in classes[order])
+  return figures.Lines(title, lines, "class", "area under the ROC curve", names)
 
 
 def gradient_norms(context: EvalContext) -> Float[np.ndarray, " examples"]:

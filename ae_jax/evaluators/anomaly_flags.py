@@ -72,18 +72,20 @@ def _histograms(
   measured: Float64[np.ndarray, " examples"], anomalous: Bool[np.ndarray, " examples"], threshold: thresholds.Threshold
 ) -> figures.Lines:
   """Returns the score histograms of normal examples and of anomalies, on a logarithmic axis if all values are > 0."""
-  is_logarithmic = measured.min() > 0 and threshold.value > 0
-  scale = np.log10 if is_logarithmic else np.asarray
+  is_logarithmic = bool(measured.min() > 0 and threshold.value > 0)
+  scale, unscale = (np.log10, lambda x: 10**x) if is_logarithmic else (np.asarray, np.asarray)
   edges = np.histogram_bin_edges(scale(np.append(measured, threshold.value)), _BINS)
-  middles = (edges[1:] + edges[:-1]) / 2
+  middles = unscale((edges[1:] + edges[:-1]) / 2)
   lines = {}
   for name, chosen in (("normal examples", ~anomalous), ("anomalies", anomalous)):
     counts, _ = np.histogram(scale(measured[chosen]), edges)
     lines[name] = np.stack([middles, counts / max(1, chosen.sum())])
   top = max(float(line[1].max()) for line in lines.values())
-  lines["threshold"] = np.array([[float(scale(threshold.value))] * 2, [0.0, top]])
-  axis = f"{threshold.kind} score{', log10' if is_logarithmic else ''}"
-  return figures.Lines("Scores of normal test examples and of anomalies", lines, axis, "fraction of the examples")
+  lines[f"threshold {threshold.value:.6g}"] = np.array([[threshold.value] * 2, [0.0, top]])
+  title = f"Histograms of the scores of normal test examples and of anomalies, with {_BINS} bins"
+  return figures.Lines(
+    title, lines, f"{threshold.kind} score", "fraction of the examples", logarithmic_x=is_logarithmic
+  )
 
 
 def _anomalies(
@@ -108,9 +110,5 @@ def _anomalies(
 def _caption(context: EvalContext, row: int, score: float, is_flagged: bool) -> str:
   """Returns the class and the score of an anomaly, and where a window begins in its recording."""
   dataset = context.dataset
-  label = dataset.test_labels[row]
-  words = [
-    *dataset.test_captions(np.array([row])),
-    dataset.class_name(label) if dataset.class_names else f"class {label}",
-  ]
+  words = [*dataset.test_captions(np.array([row])), dataset.class_in_words(dataset.test_labels[row])]
   return ", ".join([*words, f"score {score:.3g}", *([] if is_flagged else ["missed"])])

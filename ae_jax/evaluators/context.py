@@ -115,6 +115,13 @@ class EvalContext:
     """Mask of the observed elements of the test examples; None if all are observed."""
     return self.dataset.column("test", "mask")
 
+  def mask_of(self, split: str, numbers: Sequence[int] | np.ndarray) -> Bool[np.ndarray, "examples ..."] | None:
+    """Returns the mask of the examples at `numbers` in `test` or `train`, see `columns`; None if all are observed."""
+    column, rows = self.dataset.column(split, "mask"), np.asarray(numbers)
+    return (
+      None if column is None else lazy_arrays.read_rows(column, rows if split == "test" else self._train_rows[rows])
+    )
+
   @property
   def test_loss_columns(self) -> dict[str, np.ndarray]:
     """{"target": ..., "mask": ...} of the test examples; a column that the data do not have is missing."""

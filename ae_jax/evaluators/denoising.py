@@ -70,16 +70,13 @@ def analyze(context: EvalContext) -> Iterator[tuple[str, figures.ExampleRows]]:
   """Yields a figure of test examples, noisy versions of them, and the reconstructions of the noisy versions."""
   indices = spaced(shown.SHOWN, len(context.test))
   examples = context.test[indices]
-  rows = {shown.NAMES[context.dataset.kind]: examples}
+  whole, missing = shown.marked(context, indices)
+  rows = {shown.NAMES[context.dataset.kind]: whole}
   for name, noisy in disturbed(context, examples).items():
     label = name.replace("_", " ")
     rows |= {label: noisy, f"{label} restored": context.reconstruct(noisy, indices)}
-  yield (
-    "denoised",
-    figures.ExampleRows(
-      "Noisy test examples and their reconstructions", rows, captions=context.dataset.test_captions(indices)
-    ),
-  )
+  title = f"Noisy test examples and their reconstructions{missing}"
+  yield "denoised", figures.ExampleRows(title, rows, captions=context.dataset.test_captions(indices))
 
 
 def disturbed(context: EvalContext, examples: Float[np.ndarray, "examples ..."]) -> dict[str, np.ndarray]:

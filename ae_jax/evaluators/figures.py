@@ -68,13 +68,14 @@ class Bars:
 
 @dataclasses.dataclass(frozen=True)
 class Lines:
-  """A line plot."""
+  """A line plot, in which vertical lines are marks. With `x_names`, it has one row of points for each name instead."""
 
   title: str
   lines: dict[str, np.ndarray]  # name of a line -> [2, K]: x and y of its K points
   x_label: str
   y_label: str
-  x_names: tuple[str, ...] = ()  # names of x = 0, 1, ... on the axis; () for numbers
+  x_names: tuple[str, ...] = ()  # names of x = 0, 1, ..., which are rows from top to bottom; () for numbers
+  logarithmic_x: bool = False  # whether the x axis is logarithmic; all x are positive then
 
 
 @dataclasses.dataclass(frozen=True)

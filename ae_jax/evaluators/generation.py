@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Float32, Int
 
-from ae_jax import api, data, objectives
+from ae_jax import api, objectives
 from ae_jax.evaluators import base, densities, features, likelihood, reconstruction, shown
 from ae_jax.evaluators.context import EvalContext, spaced
 from ae_jax.evaluators.figures import ExampleRows, Explorer, Gallery
@@ -95,15 +95,10 @@ def samples_by_class(context: EvalContext) -> ExampleRows:
   labels = context.run.model.labels[:_MAX_CLASSES]
   codes = context.prior_codes(_STEPS)
   rows = {
-    _class_row(label, context.dataset): context.decode(codes, {"label": np.full(_STEPS, number, np.int32)})
+    context.dataset.class_in_words(label): context.decode(codes, {"label": np.full(_STEPS, number, np.int32)})
     for number, label in enumerate(labels)
   }
   return ExampleRows("Samples from the prior for each label, decoded from the same latent codes", rows)
-
-
-def _class_row(label: int, dataset: data.Dataset) -> str:
-  """Returns the name of a row of `samples_by_class`."""
-  return dataset.class_name(label) if dataset.class_names else f"label {label}"
 
 
 def _densities(context: EvalContext) -> Iterator[tuple[str, str, Float32[np.ndarray, "draws latent"]]]:
@@ -129,17 +124,18 @@ def interpolations(context: EvalContext) -> Iterator[tuple[str, Any]]:
     return
   fractions, rows = np.linspace(0.0, 1.0, _LARGE_STEPS if _is_large(context) else _STEPS), {}
   centre = 0.0 if variational(context.run) else context.train_codes.mean(0, dtype=np.float64)
+  ends, missing = shown.marked(context, np.array(pairs).ravel())
   for number, (start, end) in enumerate(pairs, 1):
     columns = context.columns("test", np.full(len(fractions), start))
     first, last = context.test_codes[[start, end]].astype(np.float64)
     paths = {"line": densities.line(first, last, fractions), "arc": densities.arc(first, last, fractions, centre)}
     for path, codes in paths.items():
       decoded = context.decode(context.nearest_codes(codes), columns)
-      rows[f"{number}, {path}"] = np.concatenate([context.test[[start]], decoded, context.test[[end]]])
+      rows[f"{number}, {path}"] = np.concatenate([ends[[2 * number - 2]], decoded, ends[[2 * number - 1]]])
   label = "; both use the label of the first example" if context.run.model.labels else ""
   title = (
     "Interpolations between two test examples (first and last column): latent codes on a straight line and on an arc "
-    f"around the centre{label}"
+    f"around the centre{label}{missing}"
   )
   yield "interpolations", ExampleRows(title, rows)
 
@@ -183,7 +179,10 @@ def explorer(context: EvalContext) -> Iterator[tuple[str, Any]]:
   down, across = (steps[[pair[side] for pair in pairs], None, None] for side in (0, 1))
   offsets = positions[:, None, None] * down + positions[:, None] * across  # [pairs, steps, steps, latent]
   examples = decode(offsets.reshape(-1, codes.shape[1]))
-  title = "Decoded latent codes around the mean, along two directions at a time, in standard deviations of test codes"
+  title = (
+    f"Decoded latent codes around the mean, along two directions at a time, from {positions[0]:g} to {positions[-1]:g} "
+    "standard deviations of test codes"
+  )
   shape = (len(pairs), len(positions), len(positions), *examples.shape[1:])
   yield "explorer", Explorer(title, tuple(names[i] for pair in pairs for i in pair), positions, examples.reshape(shape))
 
@@ -229,8 +228,9 @@ def memorisation(context: EvalContext, samples: Mapping[str, np.ndarray]) -> Ite
     yield f"memorisation_ratio/{name}", reconstruction.ratio(float(distances.mean()), float(test_distances.mean()))
     if number == 0:
       first = slice(shown.SHOWN)
-      rows = {"samples": examples[first], "nearest training examples": context.train[neighbours[first]]}
-      yield "nearest", ExampleRows("Samples and the training examples at the smallest Euclidean distance", rows)
+      nearest, missing = shown.marked(context, neighbours[first], "train")
+      title = f"Samples and the training examples at the smallest Euclidean distance{missing}"
+      yield "nearest", ExampleRows(title, {"samples": examples[first], "nearest training examples": nearest})
   yield (
     "memorisation",
     (

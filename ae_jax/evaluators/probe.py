@@ -205,10 +205,11 @@ def latent_map(context: EvalContext) -> Iterator[tuple[str, figures.Points]]:
   views = {"PCA": _by_pca(codes)} | {name: view(codes) for name, view in _VIEWS.items() if len(codes) > 10}
   views = {name: np.asarray(points, np.float32) for name, points in views.items() if points is not None}
   labels = np.zeros(len(mapped), int) if context.test_labels is None else context.test_labels[mapped]
+  examples, _ = shown.marked(context, mapped)  # thumbnails, which only pages show
   title = "Latent codes of test examples, projected to two dimensions"
   names = context.dataset.class_names or ()
   captions = context.dataset.test_captions(mapped)
-  yield "latent_map", figures.Points(title, views, shown.with_gaps(context, mapped), labels, names, captions=captions)
+  yield "latent_map", figures.Points(title, views, examples, labels, names, captions=captions)
 
 
 def _by_pca(codes: Float[np.ndarray, "examples latent"]) -> Float[np.ndarray, "examples 2"]:

@@ -160,6 +160,8 @@ def _by_class(context: EvalContext) -> Iterator[tuple[str, Any]]:
   means = np.array([np.average(squared_errors[chosen], weights=weights[chosen]) for chosen in rows])
   for label, mean in zip(classes, means, strict=True):
     yield f"squared_error/class_{label}", float(mean)
+  if len(classes) == 1:
+    return
   title = f"Mean squared error per example, for each class of the {context.tested}"
   names = tuple(map(context.dataset.class_name, classes))
   yield "squared_error_by_class", figures.Bars(title, names, means, "class", "squared error per example")
@@ -203,9 +205,9 @@ def _figures(context: EvalContext) -> Iterator[tuple[str, Any]]:
   if context.dataset.kind != "table":
     yield "error_map", _error_map(context, indices)
   if weights := context.attention(typical):
-    title = "Attention weights of the encoder"
-    captions = context.dataset.test_captions(typical)
-    yield "attention", figures.Attention(title, context.test[typical], weights, captions=captions)
+    examples, missing = shown.marked(context, typical)
+    title, captions = f"Attention weights of the encoder{missing}", context.dataset.test_captions(typical)
+    yield "attention", figures.Attention(title, examples, weights, captions=captions)
 
 
 def _means_over_observed(context: EvalContext, chosen: Int[np.ndarray, " chosen"]) -> Float64[np.ndarray, "..."]:

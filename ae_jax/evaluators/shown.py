@@ -8,6 +8,7 @@ from ae_jax.evaluators.context import EvalContext
 
 SHOWN = 16  # maximum number of examples in a figure
 NAMES = {"table": "test rows", "series": "series", "images": "test images", "volumes": "test volumes"}  # in figures
+_HATCHED = "; hatched: missing in the data"
 
 
 def example_rows(
@@ -32,20 +33,36 @@ def example_rows(
   if observed is not None and dataset.kind in ("images", "volumes"):
     first = NAMES[dataset.kind]
     rows[first], observed = display.hatched(rows[first], observed, dataset.span), None
-    title += "; hatched: missing in the data"
+    title += _HATCHED
   captions = dataset.test_captions(chosen) if captions is None else captions
   return figures.ExampleRows(title, rows, observed, captions=captions)
 
 
-def with_gaps(context: EvalContext, chosen: Int[np.ndarray, " chosen"]) -> Float[np.ndarray, "chosen ..."]:
-  """Returns test examples for thumbnails; values of series and tables that are missing in the data are NaN."""
-  observed = _observed(context, chosen)
-  if observed is None or context.dataset.kind in ("images", "volumes"):
-    return context.test[chosen]
-  return np.where(observed, context.test[chosen], np.float32(np.nan))
+def marked(
+  context: EvalContext, chosen: Int[np.ndarray, " chosen"], split: str = "test"
+) -> tuple[Float[np.ndarray, "chosen ..."], str]:
+  """Returns examples in which values that are missing in the data are marked, and an explanation for the title.
+
+  Missing pixels are hatched; missing values of series and tables are NaN, which figures leave out. The explanation is
+  "" if no value is missing.
+
+  Args:
+    context: The trained model and its data.
+    chosen: Indices of the examples in `context.test` or `context.train`.
+    split: "test" or "train".
+  """
+  examples, dataset = (context.test if split == "test" else context.train)[chosen], context.dataset
+  observed = _observed(context, chosen, split)
+  if observed is None:
+    return examples, ""
+  if dataset.kind in ("images", "volumes"):
+    return display.hatched(examples, observed, dataset.span), _HATCHED
+  return np.where(observed, examples, np.float32(np.nan)), "; values that are missing in the data are left out"
 
 
-def _observed(context: EvalContext, chosen: Int[np.ndarray, " chosen"]) -> Bool[np.ndarray, "chosen ..."] | None:
+def _observed(
+  context: EvalContext, chosen: Int[np.ndarray, " chosen"], split: str = "test"
+) -> Bool[np.ndarray, "chosen ..."] | None:
   """Returns the mask of the elements that are not missing in the data; None if no element is missing."""
-  mask = None if context.mask is None else context.mask[chosen]
-  return display.observed(context.dataset.schema, context.test[chosen], mask)
+  examples = (context.test if split == "test" else context.train)[chosen]
+  return display.observed(context.dataset.schema, examples, context.mask_of(split, chosen))

@@ -41,15 +41,13 @@ def chart(title: str, item: Mapping[str, Any], wide: bool = False) -> Block:
 
 def _rows(figure: figures.ExampleRows, value_range: str) -> Block:
   named_examples = dict([*figure.rows.items()][:_MAX_ROWS])
-  first, *others = named_examples.values()
-  low, high = example_figures.limits(first, value_range)
+  low, high = example_figures.limits(next(iter(named_examples.values())), value_range)
   block: Block = {"kind": "rows", "rows": [(name, _row(x, low, high)) for name, x in named_examples.items()]}
   if figure.captions:
     block["captions"] = figure.captions[:_MAX_COLUMNS]
-  if example_figures.reconstructed(figure):
-    difference = (others[0] - first)[:_MAX_COLUMNS].mean(-1, keepdims=True)
-    block["rows"].append(("difference", _strip(sprites.of_differences(difference, high - low))))
-    block["note"] = "red: too bright; blue: too dark"
+  if (found := example_figures.difference(figure)) is not None:
+    difference, block["note"] = found
+    block["rows"].append(("difference", _strip(sprites.of_differences(difference[:_MAX_COLUMNS], high - low))))
   return block
 
 

@@ -10,6 +10,8 @@ from matplotlib import colormaps, image, ticker
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ae_jax.report import axis_positions
+
 _CHARACTERS_PER_INCH, _LEAST_CHARACTERS, _LINE_HEIGHT = 14, 20, 0.15  # of titles; the height is in inches
 _MAX_LOSSLESS_PIXELS = 500_000  # larger colour images are compressed with loss
 
@@ -29,7 +31,7 @@ def figure(width: float | int, height: float | int, title: str = "") -> Figure:
   size = (width, height + _LINE_HEIGHT * max(0, len(lines) - 1))
   new_figure = _ShownFigure(figsize=size, layout="constrained", dpi=150)
   if lines:
-    new_figure.suptitle("\n".join(lines), fontsize=9)
+    new_figure.suptitle(plain("\n".join(lines)), fontsize=9)
   return new_figure
 
 
@@ -46,12 +48,19 @@ def bare(axes: Axes, name: str = "") -> None:
   axes.set_ylabel(name, fontsize=7, rotation=0, ha="right", va="center")
 
 
-def logarithmic(axes: Axes) -> None:
-  """Makes the y axis logarithmic, with round tick values."""
-  axes.set(yscale="log")
-  axes.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 1.5, 2, 3, 4, 6, 8)))
-  axes.yaxis.set_major_formatter(ticker.StrMethodFormatter("{x:g}"))
-  axes.yaxis.set_minor_formatter(ticker.NullFormatter())
+def logarithmic(axes: Axes, which: str = "y") -> None:
+  """Makes the x or the y axis (`which`) logarithmic, with ticks for the values that are drawn already."""
+  axes.set(**{f"{which}scale": "log"})
+  axis = axes.xaxis if which == "x" else axes.yaxis
+  ticks = axis_positions.round_ticks(*axis.get_view_interval())
+  axis.set_major_locator(ticker.FixedLocator(ticks) if ticks else ticker.MaxNLocator(5))
+  axis.set_major_formatter(ticker.StrMethodFormatter("{x:,.7g}"))
+  axis.set_minor_locator(ticker.NullLocator())
+
+
+def plain(text: str) -> str:
+  """Returns a text for Matplotlib that it draws unchanged; two "$" would enclose a formula."""
+  return text.replace("$", r"\$")
 
 
 def thousands() -> ticker.Formatter:

@@ -25,14 +25,14 @@ from bokeh.plotting import figure
 
 from ae_jax.data import labels
 from ae_jax.evaluators import figures
-from ae_jax.report import sprites
+from ae_jax.report import axis_positions, sprites
 from ae_jax.runs import metric_names
 
 TRAINING, TEST, VALIDATION, BASELINE = "#3b7dce", "#e07b39", "#3a9e63", "#7d828b"
 LINES = ("#3b7dce", "#e07b39", "#3a9e63", "#b05cc4", "#c9a227", "#d6453f", "#2aa5a0", "#8d6e4f", "#e377a8", "#7f8c3a")
 _FORMATTED = ("@x", "@y", "@image", "$x", "$y")  # fields of tooltips that have a printf format
 _MAX_DOTS = 100  # curves with more points are drawn without visible dots
-_MAX_TICKS = 9  # maximum number of ticks on a logarithmic axis
+_POINT_HEIGHT = 6  # pixels, of each point in a row of points
 _HEATMAP_HEIGHT = 230  # pixels
 _MAX_POINTS = 1_000  # maximum number of points of a curve
 
@@ -64,14 +64,15 @@ def losses(measured: Curves, examples: str = "") -> Chart | None:
   return curves(lines, lower_bound, "loss per example", (TRAINING, TEST, VALIDATION))
 
 
-def errors(measured: Curves, tested: str = "test example") -> Chart | None:
+def errors(measured: Curves, tested: str = "test example", unit: str = "") -> Chart | None:
   """Returns a chart of the squared test error and the PCA baseline over the epochs.
 
-  Returns None if there is no curve or no finite value. `tested` is the name of a test example.
+  Returns None if there is no curve or no finite value. `tested` is the name of a test example, and `unit` is the unit
+  of the errors, see `measured.Result`.
   """
   baselines = {"baseline: PCA": _last(measured, metric_names.pca_key(measured))}
   lines = {"autoencoder": measured.get("test/squared_error")}
-  return curves(lines, baselines, f"squared error per {tested}", (TEST,))
+  return curves(lines, baselines, axis_positions.error_label(unit, tested), (TEST,))
 
 
 def curves(
@@ -102,13 +103,15 @@ def curves(
   logarithmic = bool((finite > 0).all())
   chart = _figure(300, "epoch", y_label, y_axis_type="log" if logarithmic else "linear")
   if logarithmic:
-    _set_round_ticks(chart, finite.min(), finite.max())
+    _set_round_ticks(chart.yaxis, finite.min(), finite.max())
   renderers, legend = [], {}
   for name, (x, y) in lines.items():
     group = groups[name] if groups else name
     legend.setdefault(group, colour_of[name])
     renderers.append(_line(chart, name, (x, y), colour_of[name], 4 if len(x) <= _MAX_DOTS else 0.1, group))
-  span = [min(x[0] for x, _ in lines.values()), max(x[-1] for x, _ in lines.values())]
+  low, high = min(x[0] for x, _ in lines.values()), max(x[-1] for x, _ in lines.values())
+  chart.xaxis.ticker = BasicTicker(min_interval=1) if high - low >= 1 else BasicTicker()  # whole epochs, if several
+  span = [low, high] if high > low else [low - 0.5, high + 0.5]  # a baseline of one evaluation is visible, too
   for name, value in baselines.items():
     label = f"{name}, {value:.4g}"
     data = {"x": span, "y": [value, value]}
@@ -136,16 +139,40 @@ def bars(item: figures.Bars) -> Chart:
 
 
 def lines(item: figures.Lines) -> Chart:
-  """Returns a line chart with markers and a legend."""
-  chart = _figure(300, item.x_label, item.y_label)
+  """Returns a line chart with markers and a legend, or rows of points if the x values have names."""
+  if item.x_names:
+    return _rows_of_points(item)
+  chart = _figure(300, item.x_label, item.y_label, x_axis_type="log" if item.logarithmic_x else "linear")
   legend = dict(zip(item.lines, itertools.cycle(LINES)))
   points = {name: np.asarray(line, np.float64) for name, line in item.lines.items()}
-  if item.x_names:
-    chart.xaxis.ticker = list(range(len(item.x_names)))
-    chart.xaxis.major_label_overrides = dict(enumerate(item.x_names))
-  renderers = [_line(chart, name, (x, y), legend[name], 6, name) for name, (x, y) in points.items()]
+  if item.logarithmic_x:
+    x = np.concatenate([line[0] for line in points.values()])
+    _set_round_ticks(chart.xaxis, x.min(), x.max())
+  renderers = []
+  for name, (x, y) in points.items():
+    is_mark = axis_positions.is_vertical(x)
+    legend[name] = BASELINE if is_mark else legend[name]
+    renderers.append(_line(chart, name, (x, y), legend[name], 0.1 if is_mark else 6, name))
   tooltips = [("", "@name"), (item.x_label, "@x{%.4g}"), (item.y_label, "@y{%.4g}")]
   _add_hover(chart, tooltips, renderers=renderers)
+  return _exported(chart, legend)
+
+
+def _rows_of_points(item: figures.Lines) -> Chart:
+  """Returns a chart with one row for each name of x, in which the points of the lines are below each other."""
+  count, legend = len(item.x_names), dict(zip(item.lines, itertools.cycle(LINES)))
+  limits = axis_positions.limits_of_rows(item.lines.values())
+  height = 90 + _POINT_HEIGHT * len(legend) * count
+  chart = _figure(height, item.y_label, item.x_label, y_range=(count - 0.5, -0.5), x_range=limits)
+  chart.yaxis.ticker, chart.yaxis.major_label_overrides = list(range(count)), dict(enumerate(item.x_names))
+  chart.ygrid.ticker, chart.ygrid.grid_line_color = FixedTicker(ticks=[row - 0.5 for row in range(count + 1)]), None
+  chart.ygrid.band_fill_color, chart.ygrid.band_fill_alpha = BASELINE, 0.12
+  renderers = []
+  for distance, (name, (rows, values)) in zip(axis_positions.within_rows(len(legend)), item.lines.items(), strict=True):
+    data = {"x": values, "y": rows + distance, "name": [name] * len(rows)}
+    data["row"] = [item.x_names[int(row)] for row in rows]
+    renderers.append(chart.scatter("x", "y", source=data, color=legend[name], size=6, name=name))
+  _add_hover(chart, [(item.x_label, "@row"), ("", "@name"), (item.y_label, "@x{%.4g}")], renderers=renderers)
   return _exported(chart, legend)
 
 
@@ -234,16 +261,10 @@ def _figure(height: int | None, x_label: str, y_label: str, **options: Any) -> f
   )
 
 
-def _set_round_ticks(chart: figure, least: float, most: float) -> None:
-  """Sets at most `_MAX_TICKS` round ticks on a logarithmic y axis; Bokeh's default shows too many ticks or none."""
-  powers = range(math.floor(math.log10(least)), math.ceil(math.log10(most)) + 1)
-  for mantissas in ((1, 1.5, 2, 3, 4, 5, 6, 8), (1, 2, 3, 5), (1, 3), (1,)):
-    ticks = [float(f"{mantissa}e{power}") for power in powers for mantissa in mantissas]  # exact, unlike 3 * 0.1
-    ticks = [tick for tick in ticks if least / 1.1 <= tick <= most * 1.1]
-    if len(ticks) <= _MAX_TICKS:
-      break
-  chart.yaxis.ticker = FixedTicker(ticks=ticks[:: -(-len(ticks) // _MAX_TICKS)]) if len(ticks) > 2 else BasicTicker()
-  chart.yaxis.formatter = PrintfTickFormatter(format="%.4g")
+def _set_round_ticks(axis: Any, least: float, most: float) -> None:
+  """Sets the ticks of a logarithmic axis; see `axis_positions.round_ticks`."""
+  ticks = axis_positions.round_ticks(least, most)
+  axis.ticker, axis.formatter = FixedTicker(ticks=ticks) if ticks else BasicTicker(), PrintfTickFormatter(format="%.4g")
 
 
 def _add_hover(

@@ -99,7 +99,7 @@ def _ranking(finite: Sequence[Group], count: int) -> str:
   means = {group.name: float(np.mean(group.values(_ERROR))) for group in finite}
   ranked = sorted(finite, key=lambda group: means[group.name])
   best = [group.name for group in ranked if means[group.name] == means[ranked[0].name]]
-  units = {run.unit for group in finite for run in group.runs.values()}
+  units = {run.result.unit for group in finite for run in group.runs.values()}
   error = _summary(ranked[0].values(_ERROR)) + (f" {units.pop()}" if len(units) == 1 and all(units) else "")
   if count == 1:
     return f"The squared error per test example of {ranked[0].name} is {error}."

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ae_jax import api, data, errors, evaluators
+from ae_jax.data import standardisation
 from ae_jax.evaluators import results
 from ae_jax.evaluators.context import EvalContext
 from ae_jax.runs import logs
@@ -73,7 +74,8 @@ def draw(
 
   folder.mkdir(exist_ok=True)
   tested = "test example" if run.config.data.one_class is None else "normal test example"
-  graphs.curves(folder / "curves.png", logs.curves(run.records), baselines, tested)
+  unit = standardisation.squared_unit(run.config.data.scale, run.schema)
+  graphs.curves(folder / "curves.png", logs.curves(run.records), baselines, tested, unit)
   for name, figure in figures.items():
     check()
     pictures.draw(folder / f"{name.rpartition('/')[2]}.png", figure, run.config.data.range)

@@ -22,6 +22,19 @@ def reconstructed(item: figures.ExampleRows) -> bool:
   return len(item.rows) == 2 and [*item.rows][1] == "reconstructions"
 
 
+def difference(item: figures.ExampleRows) -> tuple[np.ndarray, str] | None:
+  """Returns the differences between reconstructions and images [N, H, W, 1], and a note that explains their colours.
+
+  Returns None if the figure has other rows than images and reconstructions.
+  """
+  if not reconstructed(item):
+    return None
+  original, reconstruction = item.rows.values()
+  mean = ", averaged over the channels" if original.shape[-1] > 1 else ""
+  note = f"difference: reconstruction minus original{mean}; red: too bright, blue: too dark"
+  return (reconstruction - original).mean(-1, keepdims=True), note
+
+
 def heads(item: figures.Attention) -> Iterator[tuple[str, np.ndarray]]:
   """Yields (name, attention weights averaged over the queries) for each head of each layer.
 

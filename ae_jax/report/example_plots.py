@@ -23,6 +23,7 @@ _NAMES_PER_INCH = 9  # maximum number of names of columns below an axis; some na
 _LETTERS = 18  # maximum length of a name below an axis
 _LEAST_LABELLED = 0.8  # inches: if the columns of a grid of series are narrower, only the first has tick labels
 _WIDTH, _HEIGHT = 0.85, 0.75  # size of the plot in a cell of size 1
+_CELL_INCHES = 1.1  # width of a cell if `_MAX_ACROSS` examples are in a row
 _ACROSS = 4  # number of examples in a row if their reconstructions are in the same plots
 _FEW = 20  # maximum number of columns of a table for large points
 _MISSING = {"color": "tab:red", "markerfacecolor": "none", "markeredgewidth": 0.7}  # style of missing values
@@ -73,7 +74,7 @@ def _overlaid(item: figures.ExampleRows, value_range: str) -> canvas.Figure:
   names = [f"channel {channel + 1}" for channel in range(depth)] if depth > 1 else []
   _label(axes, item, steps, limits * down, (down * depth, min(_ACROSS, count)), 9, row_names=names * down)
   for number, caption in enumerate(item.captions[:count]):
-    axes.text(number % _ACROSS + 0.03, _HEIGHT + 0.06 - number // _ACROSS * depth, caption, fontsize=6)
+    axes.text(number % _ACROSS + 0.03, _HEIGHT + 0.06 - number // _ACROSS * depth, canvas.plain(caption), fontsize=6)
   marks = ("o", "x") if item.x_names else ("-", "-")
   entries = {"original": (marks[0], {"color": "tab:gray"}), "reconstruction": (marks[1], {"color": "tab:orange"})}
   _legend(picture, axes, item, entries)
@@ -90,8 +91,11 @@ def _panels(examples: Float[np.ndarray, "n t c"]) -> Float[np.ndarray, "cells t 
 def _below_each_other(item: figures.ExampleRows, value_range: str) -> canvas.Figure:
   """Draws the first examples of each row, with the name of the row to the left."""
   limits = example_figures.limits(np.stack([*item.rows.values()]), value_range)
-  count = min(_MAX_ACROSS, len(next(iter(item.rows.values()))))
-  width = count * 1.1 + 1.9
+  most = _MAX_ACROSS
+  if item.x_names:  # fewer examples, if the names of all columns then fit
+    most = max(_ACROSS, min(most, int(_MAX_ACROSS * _CELL_INCHES * _NAMES_PER_INCH / len(item.x_names))))
+  count = min(most, len(next(iter(item.rows.values()))))
+  width = count * _CELL_INCHES * _MAX_ACROSS / most + 1.9
   picture = canvas.figure(width, 0.7 * len(item.rows) + 1.1 + _room_for_names(item), item.title)
   axes = picture.subplots()
   examples = np.concatenate([row[:count] for row in item.rows.values()])
@@ -108,7 +112,7 @@ def _below_each_other(item: figures.ExampleRows, value_range: str) -> canvas.Fig
   axes.set_yticks(_HEIGHT / 2 - np.arange(len(item.rows)), [*item.rows], fontsize=7)
   axes.set_ylabel(f"{item.y_label},\n{limits[0]:.3g} to {limits[1]:.3g} in each row", fontsize=7)
   for number, caption in enumerate(item.captions[:count]):
-    axes.text(number + 0.03, _HEIGHT + 0.06, caption, fontsize=5)
+    axes.text(number + 0.03, _HEIGHT + 0.06, canvas.plain(caption), fontsize=5)
   return picture
 
 
@@ -149,7 +153,7 @@ def _attention(item: figures.Attention, value_range: str) -> canvas.Figure:
   _draw(above, item, series, limits, 4, colour="tab:gray" if series.shape[-1] == 1 else None)
   _label(above, item, series.shape[1], [limits], (1, len(series)), 9)
   for number, caption in enumerate(item.captions[: len(series)]):
-    above.text(number + 0.03, _HEIGHT + 0.06, caption, fontsize=6)
+    above.text(number + 0.03, _HEIGHT + 0.06, canvas.plain(caption), fontsize=6)
   weights = np.concatenate([of_head[:4] for _, of_head in example_figures.heads(item)], -1)
   largest = 0.0, max(float(weights.max()), 1e-30)
   _draw(below, item, weights, largest, 4)
@@ -175,6 +179,9 @@ def _draw(
   The colour of a line is `colour`, or by default that of its channel. Values that are not `observed` are hollow points,
   or dotted lines to the neighbouring steps.
   """
+  drawn = np.flatnonzero(~np.isnan(examples).all((1, 2)))  # the others fill the last row of the grid
+  below, left = -(drawn // columns) - 0.03, drawn % columns
+  axes.hlines(below, left, left + _WIDTH, color="tab:gray", linewidth=0.3)
   within, marks = _within(examples.shape[1]), "x" if colour == "tab:orange" else "o"
   style = marks if item.x_names else "o-" if examples.shape[1] == 1 else "-"
   sizes = {"linewidth": 0.8, "markersize": 3.5 if columns <= _ACROSS else 3 if examples.shape[1] <= _FEW else 1.5}
@@ -233,8 +240,6 @@ def _label(
   values = [f"{limit:.3g}" for pair in limits for limit in pair]
   axes.set_yticks([*heights.ravel(), *middles], [*values, *row_names], fontsize=6)
   axes.set(xlim=(-0.05, across), ylim=(0.9 - down - 0.05, 1), frame_on=False)
-  for cell in range(across):
-    axes.hlines(heights[:, 0] - 0.03, cell, cell + _WIDTH, color="tab:gray", linewidth=0.3)
   axes.set_xlabel(item.x_label, fontsize=8)
   axes.set_ylabel(item.y_label, fontsize=8)
 
@@ -256,8 +261,8 @@ def _legend(picture: canvas.Figure, axes: Axes, item: figures.Plotted, entries: 
 
 
 def _short(name: str) -> str:
-  """Returns a name with at most `_LETTERS` characters; "$" is escaped, because it would begin a formula."""
-  return (name if len(name) <= _LETTERS else f"{name[: _LETTERS - 1]}…").replace("$", r"\$")
+  """Returns a name with at most `_LETTERS` characters."""
+  return canvas.plain(name if len(name) <= _LETTERS else f"{name[: _LETTERS - 1]}…")
 
 
 def _room_for_names(item: figures.Plotted) -> float:

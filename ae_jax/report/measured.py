@@ -76,12 +76,24 @@ class Result:
   def unit(self) -> str:
     """Unit of `error` and `pca`, such as "in squared standard deviations"; "" without scaling."""
     schema = schemas.from_json(self.description["data"].get("schema"))
-    return standardisation.squared_unit(self.settings.get("data.scale"), bool(schema and schema.groups))
+    return standardisation.squared_unit(self.settings.get("data.scale"), schema)
 
   @property
   def pca(self) -> float | int:
     """Squared error per test example of the PCA baseline."""
     return self.metrics[metric_names.pca_key(self.metrics)]
+
+  @property
+  def pca_in_words(self) -> str:
+    """Sentence that defines the PCA baseline of the run, see `evaluators.pca`; it has no full stop."""
+    has_targets = "test/input_squared_error" in self.metrics  # a metric of runs with targets
+    tested, fitted_to = ("input", "targets") if has_targets else ("example", "examples")
+    gaps = ", with means in place of missing values," if "mask_fingerprint" in self.description["data"] else ""
+    size = "quantised to as many bits as the latent code" if self.is_quantised else "as many as the latent size"
+    return (
+      f"baseline PCA: each test {tested}{gaps} is projected onto the principal components of the training {fitted_to}, "
+      f"{size}{'; the result is compared with the target' if has_targets else ''}"
+    )
 
   @property
   def is_quantised(self) -> bool:

@@ -44,16 +44,16 @@ def draw(path: pathlib.Path, item: Figure, value_range: str) -> None:
 def _rows(path: pathlib.Path, item: figures.ExampleRows, value_range: str) -> None:
   """Saves the rows of examples.
 
-  If the second row contains reconstructions of images, a third row shows the errors (red: too bright; blue: too dark).
+  If the second row contains reconstructions of images, a third row shows the differences, which the title explains.
   """
-  first, *others = item.rows.values()
-  low, high = example_figures.limits(first, value_range)
+  low, high = example_figures.limits(next(iter(item.rows.values())), value_range)
   rows = [(name, images, low, high, "gray", high) for name, images in item.rows.items()]
-  if example_figures.reconstructed(item):
-    difference = (others[0] - first).mean(-1, keepdims=True)
-    name = "difference" if first.shape[-1] == 1 else "mean difference"
-    rows.append((name, difference, low - high, high - low, "RdBu_r", 0.0))
-  _strips(path, rows, item.title, item.captions)
+  title = item.title
+  if (found := example_figures.difference(item)) is not None:
+    difference, note = found
+    rows.append(("difference", difference, low - high, high - low, "RdBu_r", 0.0))
+    title = f"{title} ({note})"
+  _strips(path, rows, title, item.captions)
 
 
 def _gallery(path: pathlib.Path, item: figures.Gallery, value_range: str) -> None:
@@ -121,7 +121,7 @@ def _strips(path: pathlib.Path, rows: Sequence[tuple[Any, ...]], title: str, cap
     canvas.bare(axes, name)
   step = strip.shape[1] / len(rows[0][1])
   for number, caption in enumerate(wrapped):
-    text = caption.replace("$", r"\$")
+    text = canvas.plain(caption)
     grid[0].text((number + 0.5) * step, -0.02 * step, text, fontsize=5, ha="center", va="bottom")
   figure.savefig(path)
 

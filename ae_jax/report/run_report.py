@@ -10,7 +10,7 @@ from ae_jax import errors
 from ae_jax.data import labels, ranges
 from ae_jax.data import schema as schemas
 from ae_jax.evaluators import figures, results
-from ae_jax.report import blocks, charts, measured, messages, page, tables, tiles
+from ae_jax.report import blocks, charts, glossary, measured, messages, page, tables, tiles
 from ae_jax.runs import logs, run_folder
 
 # Title of a section -> figure types and names of evaluators. The section shows their figures. If the type and the
@@ -71,12 +71,8 @@ class RunReport:
     return messages.headline(self._current, self.description, self.curves, done >= total)
 
   @property
-  def unit(self) -> str:
-    """Unit of the squared errors, see `measured.Result.unit`."""
-    return self._result.unit
-
-  @property
-  def _result(self) -> measured.Result:
+  def result(self) -> measured.Result:
+    """The metrics of the run, for sentences about them."""
     return measured.Result(self.metrics, self.description, self.curves)
 
   @property
@@ -119,16 +115,17 @@ class RunReport:
     return [
       ("Learning curves", self._curves()),
       *self._figures(),
-      ("All metrics", [{"kind": "groups", "groups": groups}] if (groups := self._groups()) else []),
+      ("All metrics", self._all_metrics()),
       ("Reproduce this run", self._run()),
     ]
 
   def _curves(self) -> list[blocks.Block]:
-    items = {
-      "Training and test loss": charts.losses(self.curves, self._result.loss_examples),
-      "Squared error on the test set": charts.errors(self.curves, self._result.tested),
-    }
-    return [blocks.chart(title, item) for title, item in items.items() if item]
+    losses = charts.losses(self.curves, self.result.loss_examples)
+    squared_errors = charts.errors(self.curves, self.result.tested, self.result.unit)
+    found = [blocks.chart("Training and test loss", losses)] if losses else []
+    if squared_errors:
+      found.append(blocks.chart("Squared error on the test set", {**squared_errors, "note": self.result.pca_in_words}))
+    return found
 
   def _figures(self) -> list[tuple[str, list[blocks.Block]]]:
     """Returns the sections that contain figures. An evaluator that is not in `_SECTIONS` gets its own section."""
@@ -154,12 +151,12 @@ class RunReport:
     note = page.notes(f"The results below were measured at step {step}. The run has been trained further since.")
     return [("Earlier evaluation", [note]), *rendered]
 
-  def _groups(self) -> list[dict[str, Any]]:
-    """Returns the tables and notes on the metrics: one group for training, then one for each evaluator."""
+  def _all_metrics(self) -> list[blocks.Block]:
+    """Returns the metrics: a group of tables and notes for training, one for each evaluator, and definitions."""
     lines, more = tables.over_epochs(self.curves, self.class_names)
     not_finite = any(tables.NOT_FINITE in line for _, rows in [([], lines), *more] for line in rows)
     remark = f"“{tables.NOT_FINITE}” means infinite or undefined, such as the PSNR of a perfect reconstruction"
-    result = self._result
+    result = self.result
     of_error = f"squared errors are {result.unit}" if result.unit else ""
     of_loss = f"the test loss is measured on {result.test_set}" if result.loss_examples else ""
     head, remarks = ["", "last", "best", "best epoch"], [*filter(None, (not_finite and remark, of_error, of_loss))]
@@ -171,7 +168,7 @@ class RunReport:
       remarks = [*_of_evaluator(evaluator, evaluation.remarks).values()]
       remarks += [of_error] if of_error and any("squared error" in line[0] for line in lines) else []
       groups.append(_group(_capitalised(evaluator), [], lines, more, remarks))
-    return groups
+    return [{"kind": "groups", "groups": groups}, glossary.block(self.metrics)] if groups else []
 
   @property
   def dates(self) -> frozenset[str]:

@@ -18,7 +18,10 @@ _SPELT = {
   "frechet": "Fréchet",
   "kmeans": "k-means",
   "knn": "kNN",
+  "floor": "lower bound",
+  "halved": "halvings of the learning rate",
   "lipschitz": "Lipschitz",
+  "mahalanobis": "Mahalanobis",
   "pixels": "raw elements",
   "twonn": "TwoNN",
 }

@@ -20,7 +20,7 @@ def figure(item: figures.Timelines) -> canvas.Figure:
     for number, (first, end) in enumerate(item.marked[name]):
       label = "" if number else "labelled as anomalous"
       axes.axvspan(first - 0.5, end - 0.5, color="tab:orange", alpha=0.3, linewidth=0, label=label)
-    axes.set_title(name.replace("$", r"\$"), fontsize=8)
+    axes.set_title(canvas.plain(name), fontsize=8)
     axes.set_ylabel("squared error", fontsize=8)
     axes.tick_params(labelsize=7)
     axes.margins(x=0.01)

@@ -84,8 +84,9 @@ def evaluate(
 
   Returns:
     {"examples": N, "squared_error": mean of `score`, "squared_error_low" and "squared_error_high": 95 % interval of
-    this mean (mean -+ 1.96 standard errors), "mse": mean squared error per observed element}. For the data ranges
-    "unit" and "symmetric" also "psnr" in dB. For a table with named columns, if `mask` and `target` are None, also
+    this mean (mean -+ 1.96 standard errors), "mse": mean squared error per observed element}. With `target` also
+    "input_squared_error", the error of the examples themselves, i.e. of doing nothing. For the data ranges "unit" and
+    "symmetric" also "psnr" and "input_psnr" in dB. For a table with named columns, without `mask` and `target` also
     "column_errors/NAME", see `column_errors`; "/" in NAME is written as "%2F". With labels also "auroc" and "auprc",
     the areas under the ROC and the precision-recall curve of the scores, "auroc_low" and "auroc_high", the 95 %
     interval of "auroc", and if the run has a threshold "precision", "recall" and "f1" of its flags.
@@ -98,15 +99,21 @@ def evaluate(
     raise errors.UserError("evaluate: x has no examples; pass at least one")
   _warn_of_empty_rows(run, x, "evaluate")
   sums = scores.squares(run, inputs).reshape(len(inputs.x), -1).sum(1, dtype=np.float64)
-  mean, mse = sums.mean(), float(sums.sum() / (inputs.x.size if inputs.mask is None else max(1, inputs.mask.sum())))
+  observed = inputs.x.size if inputs.mask is None else max(1, int(inputs.mask.sum()))
+  mean, mse = sums.mean(), float(sums.sum() / observed)
   margin = 1.96 * sums.std(ddof=1) / len(sums) ** 0.5 if len(sums) > 1 else np.nan
   results = {"examples": len(sums), "squared_error": float(mean)}
   results |= {"squared_error_low": float(mean - margin), "squared_error_high": float(mean + margin), "mse": mse}
+  errors_per_element = {"psnr": mse}
+  if target is not None:
+    of_input = np.square(inputs.x - inputs.target, dtype=np.float64) * (1 if inputs.mask is None else inputs.mask)
+    results["input_squared_error"] = float(of_input.sum() / len(sums))
+    errors_per_element["input_psnr"] = float(of_input.sum() / observed)
   if run.config.data.range != "real":
     from ae_jax.evaluators import reconstruction  # evaluators import this module
 
     low, high, _ = ranges.SPANS[run.config.data.range]
-    results["psnr"] = reconstruction.psnr(mse, high - low)
+    results |= {name: reconstruction.psnr(each, high - low) for name, each in errors_per_element.items()}
   if run.schema is not None and run.schema.named and mask is None and target is None:
     by_column = column_errors(run, x, **columns)
     results |= {f"column_errors/{metric_names.part(name)}": float(value) for name, value in by_column.items()}

@@ -46,7 +46,7 @@ def summary(run: Any) -> str:
   epochs = run.metrics.get("epoch", math.nan)
   lines.append(f"trained for {epochs:g} epochs, {run.step:,} steps")
   if all(name in run.metrics for name in _METRICS):
-    unit = standardisation.squared_unit(config.data.scale, bool(run.schema and run.schema.groups))
+    unit = standardisation.squared_unit(config.data.scale, run.schema)
     errors_of = "; ".join(f"{words}: {run.metrics[name]:.4g}" for name, words in _METRICS.items())
     lines.append(f"{errors_of}, {unit}" if unit else errors_of)
   return "\n".join(lines if run.workdir is None else [*lines, f"run folder: {run.workdir}"])

@@ -82,7 +82,9 @@ def main(config: ConfigDict, workdir: Callable[[ConfigDict], pathlib.Path]) -> N
 def _choose_devices(engines):
   """Makes each CPU core a JAX device; restricts this process to CPUs if Ray or Slurm workers train the members."""
   import jax
+  from jax.extend import backend
 
+  backend.clear_backends()  # --config=auto has read the data with JAX, which fixes the devices
   engines.use_cores(os.cpu_count())
   if _ENGINE.value != "local":
     jax.config.update("jax_platforms", "cpu")

@@ -69,7 +69,12 @@ class Sweep:
 
     results = json.loads((self.workdir / "sweep.json").read_text(encoding="utf-8"))
     return graphs.error_over_latent(
-      summary.curves(self.rows), summary.pca(self.rows), results["knee"], results["dimensions"], self.answer
+      summary.curves(self.rows),
+      summary.pca(self.rows),
+      results["knee"],
+      results["dimensions"],
+      self.answer,
+      results.get("unit", ""),
     )
 
 

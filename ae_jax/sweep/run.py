@@ -11,7 +11,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from ae_jax import data, errors
-from ae_jax.data import dimension
+from ae_jax.data import dimension, standardisation
 from ae_jax.ops import losses
 from ae_jax.runs import progress, run_folder
 from ae_jax.sweep import engines, grid, halving, summary, trainer
@@ -162,7 +162,9 @@ def _trained_epochs(member: grid.Member, rows: Mapping[str, Row], workdir: Path)
 
 def _conclude(rows: Sequence[Row], experiment: setup.Experiment, workdir: Path) -> None:
   """Writes the table, the figures and the report, and prints the result of the sweep."""
-  conclusion = summary.conclusion(rows, dimension.estimates(losses.flat(experiment.dataset.train_sample)))
+  dataset = experiment.dataset
+  unit = standardisation.squared_unit(experiment.config.data.scale, dataset.schema)
+  conclusion = summary.conclusion(rows, dimension.estimates(losses.flat(dataset.train_sample)), unit)
   answer = summary.sentence(rows, conclusion)
   summary.write(workdir, rows, conclusion | {"answer": answer})
   title = f"{experiment.config.model.name} on {experiment.config.data.name}"
@@ -171,7 +173,12 @@ def _conclude(rows: Sequence[Row], experiment: setup.Experiment, workdir: Path) 
   figures = {workdir / "sweep.png": "error by latent size: mean and range over the seeds"}
   with errors.convert_os_errors(workdir / "sweep.png, report.html"):
     figure = graphs.error_over_latent(
-      summary.curves(rows), summary.pca(rows), conclusion["knee"], conclusion["dimensions"], f"{title}: {answer}"
+      summary.curves(rows),
+      summary.pca(rows),
+      conclusion["knee"],
+      conclusion["dimensions"],
+      f"{title}: {answer}",
+      unit,
     )
     figure.savefig(workdir / "sweep.png")
     frontier = summary.frontier(rows)
@@ -179,7 +186,7 @@ def _conclude(rows: Sequence[Row], experiment: setup.Experiment, workdir: Path) 
       figures[workdir / "rate_distortion.png"] = "rate-distortion curves: one curve per latent size, one point per beta"
       graphs.rate_distortion(workdir / "rate_distortion.png", *frontier, title)
     pictures = [page.picture(file, caption) for file, caption in figures.items()]
-    members = [page.table(*summary.table(rows)), page.notes(*_notes(rows, workdir))]
+    members = [page.table(*summary.table(rows)), page.notes(*_notes(rows, workdir, unit))]
     page.write(workdir / "report.html", title, answer, [("Error by latent size", pictures), ("Members", members)])
   diverged = [f"{row['name']} {row['status']}" for row in rows if "diverged" in row["status"]]
   look = f"Look at {workdir / 'report.html'}, sweep.png and sweep.csv."
@@ -192,7 +199,7 @@ def _how_to_load(rows: Sequence[Row], workdir: Path) -> list[str]:
   return [] if best is None else [f"Load the best member: ae_jax.load({str(workdir / best)!r})."]
 
 
-def _notes(rows: Sequence[Row], workdir: Path) -> list[str]:
+def _notes(rows: Sequence[Row], workdir: Path, unit: str) -> list[str]:
   """Returns the notes under the table of members in the report."""
   seconds, ways = sum(row["seconds"] for row in rows), ", ".join(sorted({row["way"] for row in rows}))
   chosen = (
@@ -201,6 +208,7 @@ def _notes(rows: Sequence[Row], workdir: Path) -> list[str]:
     else ("test set, so the errors of the chosen ones are too small; config.data.validation=0.1 adds a validation set")
   )
   return [
+    *([f"Squared errors are {unit}."] if unit else []),
     f"The best setting and the smallest sufficient latent size were chosen on the {chosen}.",
     f"Training and compiling {len(rows)} members took {seconds:.0f} s. Each device computed its members {ways}.",
     f"A latent size is enough if doubling it reduces the error by less than {summary.ENOUGH:.0%}. The interval of the "

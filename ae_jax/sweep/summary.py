@@ -201,12 +201,13 @@ def _knee(sizes: Sequence[int], means: Sequence[float]) -> tuple[int | None, flo
   return None, gain
 
 
-def conclusion(rows: Sequence[Row], dimensions: Mapping[str, Sequence[Any]]) -> dict[str, Any]:
-  """Returns the results for sweep.json: {"curve": see `best`, "knee": see `knee`, "dimensions": {name: estimate}}.
+def conclusion(rows: Sequence[Row], dimensions: Mapping[str, Sequence[Any]], unit: str = "") -> dict[str, Any]:
+  """Returns the results for sweep.json: {"curve": see `best`, "knee": see `knee`, "dimensions": {name: estimate}, ...}.
 
   Args:
     rows: Rows of all members.
     dimensions: Estimates of the intrinsic dimension of the data, {name: (estimate, low, high)}.
+    unit: Unit of the squared errors, see `standardisation.squared_unit`.
   """
   setting = best(rows)
   keys = ("estimate", "low", "high")
@@ -214,6 +215,7 @@ def conclusion(rows: Sequence[Row], dimensions: Mapping[str, Sequence[Any]]) -> 
     "curve": setting,
     "knee": None if setting is None else knee(curves(rows, chosen_by(rows))[setting]),
     "dimensions": {name: dict(zip(keys, map(float, values), strict=True)) for name, values in dimensions.items()},
+    "unit": unit,
   }
 
 
@@ -228,7 +230,8 @@ def sentence(rows: Sequence[Row], results: Mapping[str, Any]) -> str:
   suffix = f" (with {setting})" if "=" in setting else ""
   if len(mean_errors) == 1:
     error = means("squared_error")[largest]
-    return f"The squared error per test example at latent size {largest} is {error:.3f}{suffix}."
+    unit = f" {results['unit']}" if results["unit"] else ""
+    return f"The squared error per test example at latent size {largest} is {error:.3f}{unit}{suffix}."
   point = results["knee"]
   if point is None:
     second = sorted(mean_errors)[-2]

@@ -87,3 +87,8 @@ def test_an_unknown_class_name_of_a_batch_is_refused():
     data.class_indices("cot", (1, 2), 2, tuple(WORDS))
   with pytest.raises(errors.UserError, match=r"label=0: is not a training label; known labels: 1 \(bee\), 2 \(cat\)"):
     data.class_indices("ant", (1, 2), 2, tuple(WORDS))
+
+
+def test_a_class_in_words_has_its_name_or_the_word_class():
+  assert [labels.class_in_words(label, ("good", "7")) for label in (0, 1, 2)] == ["good", "7", "class 2"]
+  assert labels.class_in_words(3, None) == "class 3"

@@ -282,17 +282,23 @@ def test_each_score_separates_planted_anomalies_by_class():
     for name in (f"auroc/{score}", f"auprc/{score}", f"auroc/{score}/class_4", f"auroc/{score}/class_7"):
       assert results[name] == 1.0
   assert set(results["auroc_by_class"].lines) == {label for label, _ in anomaly.SCORES.values()}
-  assert results["auroc_by_class"].x_names == ()
+  assert results["auroc_by_class"].x_names == ("class 4", "class 7")
 
 
-def test_figure_shows_the_names_of_the_anomalous_classes():
+KEYS = {label: key for key, (label, _) in anomaly.SCORES.items()}
+
+
+def test_figure_has_the_anomalous_classes_in_the_order_of_their_areas():
   dataset = dataclasses.replace(random_dataset((0, 1, 0, 3, 0)), class_names=("good", "bent", "absent", "hole"))
   results = dict(anomaly.analyze(context_of(dataset)))
   figure = results["auroc_by_class"]
-  assert figure.x_names == ("bent", "hole")
-  assert figure.title.endswith("the normal class good")
-  for line in figure.lines.values():
-    assert line[0].tolist() == [0, 1]
+  assert set(figure.x_names) == {"bent", "hole"}
+  assert "the normal class good, in ascending order for the squared error;" in figure.title
+  for (label, key), line in zip(KEYS.items(), figure.lines.items(), strict=True):
+    assert line[0] == label
+    areas = [results[f"auroc/{key}/class_{dataset.class_names.index(name)}"] for name in figure.x_names]
+    np.testing.assert_array_equal(line[1], [[0, 1], areas])
+  assert (np.diff(figure.lines["squared error"][1]) >= 0).all()
   assert "auroc/pca/class_3" in results
 
 

@@ -47,13 +47,20 @@ def test_the_table_is_that_of_the_flags_of_the_run():
 
 
 def test_the_histograms_hold_every_example_and_the_threshold():
-  results = dict(anomaly_flags.analyze(context(threshold=0.5)))
+  made = context(threshold=0.5)
+  results = dict(anomaly_flags.analyze(made))
   lines = results["score_histograms"].lines
-  assert [*lines] == ["normal examples", "anomalies", "threshold"]
+  assert [*lines] == ["normal examples", "anomalies", "threshold 0.5"]
   for name in ("normal examples", "anomalies"):
     assert lines[name][1].sum() == pytest.approx(1)
-  assert lines["threshold"][0] == pytest.approx(np.log10(0.5))
-  assert results["score_histograms"].x_label == "knn score, log10"
+  np.testing.assert_array_equal(lines["threshold 0.5"][0], 0.5)
+  assert lines["normal examples"][0][0] < np.median(made.run.score(made.test, kind="knn")) < lines["anomalies"][0][-1]
+  ratios = lines["anomalies"][0][1:] / lines["anomalies"][0][:-1]
+  np.testing.assert_allclose(ratios, ratios[0])  # equal widths on a logarithmic axis
+  assert (results["score_histograms"].x_label, results["score_histograms"].logarithmic_x) == ("knn score", True)
+  linear = dict(anomaly_flags.analyze(context(threshold=0.0)))["score_histograms"]
+  np.testing.assert_allclose(np.diff(linear.lines["anomalies"][0], 2), 0, atol=1e-9)
+  assert not linear.logarithmic_x
 
 
 def test_without_a_threshold_a_twentieth_of_the_training_examples_is_flagged():

@@ -54,7 +54,7 @@ def test_a_report_of_degenerate_data_has_no_nan(case, tmp_path):
   records = [{"step": 6, "epoch": 1.0} | metrics | dict(reconstruction.metrics(values, context.dataset))]
   folder = made_runs.make(tmp_path / "run", epochs=1)
   report = run_report.RunReport(run_report.read(folder).description, logs.curves(records), analyzed)
-  text = " ".join([report.answer, *texts(report.tiles()), *texts(report._groups()), *report.facts()])
+  text = " ".join([report.answer, *texts(report.tiles()), *texts(report._all_metrics()), *report.facts()])
   assert not re.search(r"\b(nan|inf|None)\b|∞", text, re.IGNORECASE)
   assert ("equals the mean training example" in report.answer) == (case != "two and one")
 

@@ -1,3 +1,4 @@
+import dataclasses
 import math
 import os
 import pathlib
@@ -274,6 +275,10 @@ def test_attention_is_shown_for_models_with_attention():
   dataset = random_dataset(shape=(3, 4, 1))
   attention = analyzed(halved, dataset)["attention"]
   assert len(attention.examples) == len(attention.weights["layer"]) == 9
+  columns = {"test": {"mask": np.arange(dataset.test.size).reshape(dataset.test.shape) % 3 > 0}}
+  hatched = analyzed(halved, dataclasses.replace(dataset, columns=columns))["attention"]
+  assert hatched.title == "Attention weights of the encoder; hatched: missing in the data"
+  assert (hatched.examples != attention.examples).any()
   run = run_of(halved, attention=False)
   assert "attention" not in dict(reconstruction.analyze(contexts.EvalContext(run, dataset)))
 
@@ -294,3 +299,11 @@ def test_examples_of_every_kind_are_drawn_as_images_or_series(shape, drawn):
   else:
     total = results["reconstruction/error_map"].values.sum() * (shape[0] if len(shape) == 4 else 1)
     np.testing.assert_allclose(total, results["reconstruction/squared_error"], rtol=1e-5)
+
+
+def test_a_single_class_has_no_figure_of_errors_by_class():
+  dataset = random_dataset(shape=(3, 4, 1))
+  single = dataclasses.replace(dataset, test_labels=np.zeros(len(dataset.test), int))
+  results = analyzed(halved, single)
+  assert results["squared_error/class_0"] == pytest.approx(results["squared_error"])
+  assert "squared_error_by_class" not in results

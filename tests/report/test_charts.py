@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from ae_jax.evaluators import figures
-from ae_jax.report import charts, sprites
+from ae_jax.report import axis_positions, charts, sprites
 from ae_jax.runs import logs
 
 
@@ -62,6 +62,16 @@ def test_names_of_curves_say_which_test_examples_they_cover():
     "test, normal examples",
   ]
   assert "squared error per normal test example" in str(charts.errors(CURVES, "normal test example")["item"])
+
+
+def test_the_baseline_of_a_single_evaluation_is_a_line_and_errors_have_their_unit():
+  measured = {"test/squared_error": (np.array([1.0]), np.array([3.0]))}
+  measured["test/pca_squared_error"] = (np.array([1.0]), np.array([2.0]))
+  chart = charts.errors(measured, unit="in squared units")
+  (x,) = [column(source, "x") for source in sources(chart) if column(source, "y") == [2.0, 2.0]]
+  assert x[0] < 1 < x[1]
+  labels = [axis.get("axis_label") for axis in every(chart["item"], "LogAxis")]
+  assert labels == ["squared error per test example,\nin squared units"]
 
 
 def test_lower_bound_is_shown_only_if_the_loss_is_the_cross_entropy():
@@ -121,6 +131,27 @@ def test_lines_and_heatmaps_hold_their_values():
     assert every(charts.heatmap(figures.Heatmap("t", "unit", values))["item"], "Image")
 
 
+def test_names_of_x_are_rows_in_which_the_points_are_apart():
+  lines = {name: np.array([(0, 1, 2), (0.5, 0.5, 0.9)]) for name in ("squared error", "kNN distance")}
+  chart = charts.lines(figures.Lines("t", lines, "class", "AUROC", ("bent", "a $5 part", "hole")))
+  found = [(column(source, "x"), column(source, "y"), column(source, "row")) for source in sources(chart)]
+  assert [x for x, _, _ in found] == [[0.5, 0.5, 0.9]] * 2
+  assert [names for _, _, names in found] == [["bent", "a $5 part", "hole"]] * 2
+  assert (np.diff([y for _, y, _ in found], axis=0) > 0.3).all()
+  for _, y, _ in found:
+    np.testing.assert_array_equal(np.round(y), [0, 1, 2])
+
+
+def test_a_logarithmic_x_axis_has_ticks_in_the_unit_of_the_values_and_a_mark():
+  lines = {"a": np.array([(0.1, 1, 20), (1.0, 2.0, 3.0)]), "threshold 1.5": np.array([(1.5, 1.5), (0.0, 3.0)])}
+  chart = charts.lines(figures.Lines("t", lines, "score", "y", logarithmic_x=True))
+  (ticker,) = every(chart["item"], "FixedTicker")
+  assert ticker["ticks"] == [0.1, 0.3, 1, 3, 10]
+  assert every(chart["item"], "LogScale")
+  assert chart["legend"] == [("a", charts.LINES[0]), ("threshold 1.5", charts.BASELINE)]
+  assert not every(charts.lines(figures.Lines("t", lines, "score", "y"))["item"], "LogScale")
+
+
 def test_classes_with_names_are_shown_by_name():
   examples, labels = made_runs.images(6, side=4), np.array([0, 2, 0, 2, 2, 5])
   points = figures.Points("t", {"PCA": np.eye(6)[:, :2]}, examples, labels, ("good", "absent", "bent"))
@@ -156,3 +187,10 @@ def test_script_is_the_complete_library():
   assert "Bokeh" in text
   assert "</script" not in text
   assert len(text) > 500_000
+
+
+def test_rows_of_points_have_an_axis_even_if_all_values_are_equal_or_not_finite():
+  limits = lambda *values: axis_positions.limits_of_rows([np.array([np.arange(len(values)), values])])
+  assert limits(1.0, 1.0) == pytest.approx((0.99, 1.01))
+  assert limits(0.0, np.nan, 1.0) == pytest.approx((-0.04, 1.04))
+  assert limits(np.nan) == pytest.approx((-0.01, 0.01))

@@ -107,3 +107,19 @@ def test_missing_steps_of_series_are_left_out_and_their_completion_is_dotted():
   assert [steps.tolist() for steps in dotted if len(steps)] == [[9, 20], [*range(9, 21)]]
   solid = np.isfinite(axes.lines[1].get_ydata())
   np.testing.assert_array_equal(solid, observed[0, :, 1])
+
+
+@pytest.mark.parametrize(("columns", "examples"), [(3, 12), (12, 9), (99, 4)])
+def test_small_tables_have_the_names_of_all_columns_below_fewer_rows(columns, examples):
+  rows = np.random.default_rng(0).normal(size=(20, columns))
+  figure = figures.ExampleRows("title", {"test rows": rows, "completed": rows})
+  axes = axes_of(display.drawable(figure, "table", tuple(f"column {number}" for number in range(columns))))
+  names = {label.get_text() for label in axes.get_xticklabels()}
+  assert (len(names) == columns) == (columns < 99)
+  assert len(axes.lines) == 2 * examples
+
+
+def test_cells_without_an_example_have_no_baseline():
+  figure = display.drawable(MAKERS["overlaid"](SERIES[:5]), "series")
+  baselines = [path for lines in axes_of(figure).collections for path in lines.get_paths()]
+  assert len(baselines) == 2 * 2 * 5  # originals and reconstructions, of two channels

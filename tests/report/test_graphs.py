@@ -35,6 +35,36 @@ def test_curves_show_the_records(tmp_path):
   assert (a != b).any()
 
 
+def axes_of_curves(monkeypatch, tmp_path, records, pca, unit=""):
+  """Returns the axes of the losses and of the errors."""
+  made, new = [], canvas.figure
+  monkeypatch.setattr(canvas, "figure", lambda *args: made.append(new(*args)) or made[-1])
+  graphs.curves(tmp_path / "a.png", logs.curves(records), {"test/pca_squared_error": pca}, unit=unit)
+  return made[-1].axes
+
+
+def test_short_runs_have_markers_and_long_ones_have_none(monkeypatch, tmp_path):
+  record = lambda epoch: {"epoch": float(epoch), "train/loss": 9 / epoch, "test/squared_error": 3 / epoch}
+  for epochs, marker in ((1, "o"), (2, "o"), (200, "")):
+    records = [record(epoch) for epoch in range(1, epochs + 1)]
+    for axes in axes_of_curves(monkeypatch, tmp_path, records, 1.0):
+      assert axes.lines[0].get_marker() == marker
+      low, high = axes.get_xlim()
+      shown = [tick for tick in axes.get_xticks() if low <= tick <= high]
+      assert epochs == 1 or shown == [round(tick) for tick in shown]
+
+
+def test_the_curve_of_errors_has_the_value_of_a_small_baseline_and_the_unit(monkeypatch, tmp_path):
+  errors = axes_of_curves(monkeypatch, tmp_path, [PERFECT], 2.5e-7, "in squared standard deviations")[1]
+  assert errors.get_legend().get_texts()[-1].get_text().endswith(", 2.5e-07")
+  assert errors.get_ylabel() == "squared error per test example,\nin squared standard deviations"
+
+
+def test_the_error_of_a_sweep_has_its_unit():
+  figure = graphs.error_over_latent({"a": {2: [3.0], 4: [2.0]}}, {2: 5.0}, None, {}, "t", "in squared units")
+  assert figure.axes[0].get_ylabel().endswith(",\nin squared units")
+
+
 def test_a_notebook_shows_a_figure_without_pyplot():
   assert read(io.BytesIO(canvas.figure(2, 1)._repr_png_())).shape[:2] == (150, 300)
 

@@ -10,7 +10,7 @@ from PIL import Image
 
 from ae_jax import config as configs
 from ae_jax.evaluators import figures
-from ae_jax.report import blocks, evaluation, example_figures, page, pictures
+from ae_jax.report import blocks, canvas, evaluation, example_figures, page, pictures
 from ae_jax.report import channels as channels_module
 
 GREY, COLOURS, SERIES = made_runs.images(20, side=8), made_runs.images(20, side=8, channels=3), made_runs.series(20)
@@ -43,7 +43,7 @@ def test_every_kind_of_figure_can_be_drawn(tmp_path, examples, number):
 @pytest.mark.usefixtures("pictures")
 def test_every_figure_and_the_learning_curves_are_saved(tmp_path):
   shown = {"a/one": figures.Gallery("one", GREY), "b/two": figures.Bars("two", (), np.ones(2), "x", "y")}
-  run = types.SimpleNamespace(records=made_runs.records(2), config=configs.base("digits"))
+  run = types.SimpleNamespace(records=made_runs.records(2), config=configs.base("digits"), schema=None)
   evaluation.draw(shown, run, {"test/pca_squared_error": 4.0}, tmp_path / "pictures")
   assert sorted(file.name for file in (tmp_path / "pictures").iterdir()) == ["curves.png", "one.png", "two.png"]
 
@@ -72,6 +72,40 @@ def test_reconstructions_show_images_reconstructions_and_differences(tmp_path, c
   thirds = [np.abs(x - y).max() for x, y in zip(np.array_split(a, 3), np.array_split(b, 3), strict=True)]
   assert thirds[0] == 0  # the images
   assert min(thirds[1:]) > 50  # the reconstructions and the differences
+
+
+@pytest.mark.parametrize(("examples", "mean"), [(GREY, ""), (COLOURS, ", averaged over the channels")])
+def test_pictures_and_pages_explain_differences_with_the_same_words(monkeypatch, tmp_path, examples, mean):
+  figure = figures.ExampleRows("title", {"test images": examples[:3], "reconstructions": examples[3:6]})
+  calls = []
+  monkeypatch.setattr(pictures, "_strips", lambda path, rows, title, captions: calls.append((rows[-1], title)))
+  pictures.draw(tmp_path / "a.png", figure, "unit")
+  block, ((name, differences, *_), title) = blocks.of_figure(figure, "unit"), calls[0]
+  assert block["note"] == f"difference: reconstruction minus original{mean}; red: too bright, blue: too dark"
+  assert title == f"title ({block['note']})"
+  assert name == block["rows"][-1][0] == "difference"
+  np.testing.assert_allclose(differences[..., 0], (examples[3:6] - examples[:3]).mean(-1), atol=1e-6)
+
+
+def test_a_few_names_that_do_not_fit_below_the_axis_are_beside_horizontal_bars(monkeypatch, tmp_path):
+  made, new = [], canvas.figure
+  monkeypatch.setattr(canvas, "figure", lambda *args: made.append(new(*args)) or made[-1])
+  names = ("city", "smoker", "glucose mg/dL", "weight kg", "age", "price $", "visit")
+  for chosen, label in ((names, "y"), (names[:4], "x"), (tuple("0123456789"), "x")):
+    pictures.draw(tmp_path / "a.png", figures.Bars("t", chosen, np.ones(len(chosen)), "x", "y"), "unit")
+    assert made[-1].axes[0].get_xlabel() == label
+
+
+@pytest.mark.parametrize("logarithmic", [True, False])
+def test_histograms_and_rows_of_classes_can_be_drawn(tmp_path, logarithmic):
+  lines = {"a $1": np.array([(0.1, 1, 20), (1.0, 2.0, 3.0)]), "threshold $2": np.array([(1.5, 1.5), (0.0, 3.0)])}
+  assert drawn(tmp_path, figures.Lines("t", lines, "score", "y", logarithmic_x=logarithmic)).std() > 10
+  rows = {"a": np.array([np.arange(40), np.linspace(0, 1, 40)])}
+  few = drawn(tmp_path, figures.Lines("t", {"a": rows["a"][:, :2]}, "class", "y", ("x $1", "y $2")))
+  many = drawn(
+    tmp_path, figures.Lines("t", rows, "class", "y", tuple(f"a long name of a class {i}" for i in range(40)))
+  )
+  assert len(many) > 2 * len(few)
 
 
 def test_images_have_their_captions_above_them_in_pictures_and_on_pages(tmp_path):

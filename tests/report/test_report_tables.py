@@ -60,7 +60,7 @@ def test_best_value_is_the_lowest_error_and_the_highest_psnr():
     "training loss": ["not finite", "7", "1"],
     "test squared error": ["6", "4", "2"],
     "test PSNR": ["21", "22", "2"],
-    "test nats floor": ["4", "", ""],  # a baseline
+    "test nats lower bound": ["4", "", ""],  # a baseline
     "test mean predictor squared error": ["9", "", ""],
     "test active": ["3", "", ""],  # the name does not say which value is best
   }

@@ -10,7 +10,7 @@ import pytest
 
 from ae_jax import errors
 from ae_jax.evaluators import figures, results
-from ae_jax.report import run_report, tables
+from ae_jax.report import measured, run_report, tables
 
 pytestmark = pytest.mark.quick_compile
 
@@ -72,6 +72,20 @@ def test_losses_and_errors_of_a_run_on_one_class_name_their_examples(tmp_path):
   assert "The test loss is measured on the test set (normal examples)." in text
   assert "test, normal examples" in text
   assert "squared error per normal test example" in text
+
+
+def test_the_pca_baseline_is_defined_for_examples_pairs_and_gaps(tmp_path):
+  folder = made_runs.make(tmp_path / "a", found=RESULTS)
+  whole = "Baseline PCA: each test example is projected onto the principal components of the training examples, as many"
+  assert whole in page_of(folder)
+  report = run_report.read(folder)
+  report.description["data"]["mask_fingerprint"] = "0"
+  assert "each test example, with means in place of missing values, is projected" in report.result.pca_in_words
+  of_pairs = measured.Result(report.metrics | {"test/input_squared_error": 1.0}, report.description)
+  assert "of the training targets" in of_pairs.pca_in_words
+  assert of_pairs.pca_in_words.endswith("; the result is compared with the target")
+  quantised = measured.Result(report.metrics | {"test/pca_quantised_squared_error": 1.0}, report.description)
+  assert quantised.pca_in_words.endswith("quantised to as many bits as the latent code")
 
 
 def test_report_depends_only_on_the_folder(tmp_path):

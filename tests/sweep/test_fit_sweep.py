@@ -43,7 +43,12 @@ def test_the_plot_shows_the_curve_of_each_setting_beside_pca(sweep, tmp_path):
   labels = [line.get_label() for line in figure.axes[0].lines]
   assert labels[:2] == ["autoencoder", "baseline: PCA with the same latent size"]
   figure.savefig(tmp_path / "sweep.png")
-  assert sweep.answer in figure.axes[0].get_title(loc="left").replace("\n", " ")
+  assert sweep.answer in figure.get_suptitle().replace("\n", " ")
+
+
+def test_the_plot_and_the_page_have_the_unit_of_scaled_data(sweep):
+  assert sweep.plot().axes[0].get_ylabel().endswith(",\nin squared standard deviations")
+  assert "Squared errors are in squared standard deviations." in (sweep.workdir / "report.html").read_text()
 
 
 def test_a_grid_varies_config_keys_and_a_folder_is_continued(tmp_path, capfd):

@@ -50,6 +50,16 @@ def test_sweep_writes_tables_figures_and_an_answer(swept):
   assert not list(workdir.glob(".packs/*"))
 
 
+def test_the_automatic_config_can_be_swept(tmp_path):
+  """The choice of its keys reads the data with JAX before the sweep chooses the devices."""
+  np.savez(tmp_path / "x.npz", x_train=np.random.default_rng(0).normal(size=(60, 6)).astype(np.float32))
+  flags = (f"--config=auto:{tmp_path / 'x.npz'}", "--config.epochs=1", "--latents=2", f"--workdir={tmp_path / 'sweep'}")
+  status, output, stderr = run_command("sweep", *flags)
+  assert status == 0, stderr
+  assert "squared error per test example at latent size 2 is" in output
+  assert "in squared standard deviations" in output
+
+
 def test_main_finds_a_member_complete(swept):
   workdir, _ = swept
   one = workdir / "latent=4,seed=1"

@@ -32,6 +32,12 @@ def test_the_knee_is_the_first_size_whose_doubling_gains_little():
   assert summary.knee({2: [8.0], 8: [4.0], 32: [3.9]})["latent"] == 8  # two doublings of 1 % each
 
 
+def test_the_error_of_a_single_size_has_its_unit():
+  conclusion = summary.conclusion([row(4, 2.0)], {}, "in squared standard deviations")
+  assert summary.sentence([row(4, 2.0)], conclusion).endswith("4 is 2.000 in squared standard deviations.")
+  assert answer([row(4, 2.0)]).endswith("4 is 2.000.")
+
+
 def test_settings_and_sizes_are_chosen_on_the_validation_set_if_there_is_one():
   rows = [
     row(latent, test, beta=beta) | {"validation_squared_error": validation}
