@@ -14,7 +14,8 @@ def blobs(count, seed):
 
 
 def dataset_of(anomalous=None):
-  return fake(data.Dataset, anomalous=anomalous, train_labels=None, test_labels=None)
+  absent = {"train_labels": None, "test_labels": None, "columns": {}, "schema": None}
+  return fake(data.Dataset, anomalous=anomalous, **absent)
 
 
 def memorisation_of(samples_of):
