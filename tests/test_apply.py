@@ -501,9 +501,10 @@ def test_evaluate_measures_the_detection_from_labels(of_table, tmp_path):
   new.to_csv(tmp_path / "new.csv", index=False)
   printed = command("evaluate", flag, f"--data={tmp_path / 'new.csv'}")
   assert "the normal class is 0; anomalies: 15 examples of other classes" in printed
-  found = dict(line.split() for line in printed.splitlines() if len(line.split()) == 2)
+  found = dict(line.split(maxsplit=1) for line in printed.splitlines() if " " in line)
   expected = run.evaluate(new[["height", "colour"]], labels=new["kind"])
-  assert float(found["auroc"]) == pytest.approx(expected["auroc"], rel=1e-4)
+  low, high = expected["auroc_low"], expected["auroc_high"]
+  assert found["auroc"] == f"{expected['auroc']:.6g} ({low:.6g} to {high:.6g}, 95 % interval)"
   new.assign(kind=None).to_csv(tmp_path / "gaps.csv", index=False)
   printed = command("evaluate", flag, f"--data={tmp_path / 'gaps.csv'}")
   assert "detection of anomalies is not measured: " in printed
