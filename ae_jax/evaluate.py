@@ -117,7 +117,7 @@ def _on_other_data(run: Any, reason: Exception) -> dict[str, Any]:
     columns[name] = rows.joined([getattr(part, name) for part in parts])
   anomalous = _anomalous(run, found, parts, path)
   with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # the printed lines contain the warnings, too
+    warnings.filterwarnings("ignore", ".* no value in any column")  # the lines of `rows.remarks_on` say it
     results = run.evaluate(x, labels=anomalous, **columns)
     return results if threshold is None else results | {"flagged": int(run.flag(x, **columns).sum())}
 

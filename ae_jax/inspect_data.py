@@ -34,7 +34,8 @@ def main(arguments: list[str]) -> None:
     from ae_jax.data import detection, inspection, record_inspection, remarks
 
     name, result = "npy", record_inspection.inspect(path)
-    if is_folder_of_records := result is not None:
+    is_folder_of_records = result is not None
+    if is_folder_of_records:
       print(f"{path}: read as recordings, config.data.name={name} with config.data.window", flush=True)
     else:
       found = detection.detect(path)

@@ -1,8 +1,5 @@
 """Recognises a table whose rows are the consecutive time steps of a recording, and advises to cut it into windows."""
 
-from collections.abc import Sequence
-from typing import Any
-
 import numpy as np
 from jaxtyping import Float64, Shaped
 
@@ -19,13 +16,15 @@ _MOST = 0.5
 _SHARE = 2 / 3  # minimum fraction of the columns that look like a recording
 
 
-def look_consecutive(rows: Float64[np.ndarray, "rows columns"]) -> bool:
+def look_consecutive(rows: Shaped[np.ndarray, "rows columns"]) -> bool:
   """Returns whether the rows of a table look like consecutive steps: most columns change slowly in file order.
 
-  Columns that are constant or sorted, such as times and row numbers, are left out. Missing values are NaN.
+  Columns that are constant or sorted, such as times and row numbers, are left out. NaN and infinite values are ignored.
   """
   if len(rows) < _FEWEST:
     return False
+  rows = rows.astype(np.float64)
+  rows = np.where(np.isinf(rows), np.nan, rows)
   changes = np.diff(rows, axis=0)
   is_sorted = ~((changes > 0).any(0) & (changes < 0).any(0))  # also if constant
   rows = rows[:, ~is_sorted]
@@ -36,12 +35,6 @@ def look_consecutive(rows: Float64[np.ndarray, "rows columns"]) -> bool:
   variances = _mean_squares(rows - np.nanmean(rows, 0))
   is_slow = (near < 2 * (1 - _LEAST) * variances) & (near < _MOST * np.max(far, 0))
   return bool(is_slow.mean() >= _SHARE)
-
-
-def finite_or_nan(rows: Shaped[np.ndarray, "rows columns"]) -> Float64[np.ndarray, "rows columns"]:
-  """Returns the rows as float64 with NaN for infinite values."""
-  rows = rows.astype(np.float64)
-  return np.where(np.isinf(rows), np.nan, rows)
 
 
 def _mean_squares(values: Float64[np.ndarray, "rows columns"]) -> Float64[np.ndarray, " columns"]:
@@ -66,16 +59,12 @@ def remarks(
   named = table is not None and name in schema_fit.NAMED
   if len(train.shape) != 2 or kind == "table" or not (named or name in kinds.ARRAY_FILES):
     return []
-  numeric = _numeric(table.kinds) if table else [*range(train.shape[1])]
+  column_kinds = table.kinds if table else ("numeric",) * train.shape[1]
+  numeric = [position for position, each in enumerate(column_kinds) if each in ("numeric", "integer")]
   rows = lazy_arrays.read_rows(train, np.arange(min(len(train), EXAMINED)))[:, numeric]
-  if not look_consecutive(finite_or_nan(rows)):
+  if not look_consecutive(rows):
     return []
   fix = f"config.data.window={WINDOW} cuts it into windows"
   if named:
     fix = f"to train on windows, save the numbers as a .npy array [steps, columns] and set config.data.window={WINDOW}"
   return [f"{where}: the rows look like consecutive time steps of a recording, but each row is an example; {fix}"]
-
-
-def _numeric(columns: Sequence[str]) -> list[Any]:
-  """Returns the positions of the columns of numbers; `columns` are the kinds of all columns."""
-  return [position for position, kind in enumerate(columns) if kind in ("numeric", "integer")]

@@ -196,22 +196,22 @@ def _on_loss_columns(arrays: Mapping[str, Any]) -> list[str]:
   return [f"{name}s: {', '.join(found)}" for name, found in given.items() if found]
 
 
-def on_labels(arrays: dict[str, Any]) -> str:
-  """Returns a line with the number of examples of each class."""
+def on_labels(arrays: dict[str, Any], name: str = "labels") -> str:
+  """Returns a line with the number of examples of each class; it begins with `name`."""
   stored = {split: arrays.get(f"{split}_labels") for split in splits.present(arrays)}
   given = {split: lazy_arrays.read_all(each) for split, each in stored.items() if each is not None}
   if not given:
-    return "labels: none"
+    return f"{name}: none"
   values = np.concatenate(list(given.values()))
   if values.dtype.kind == "f":
-    return f"labels: none, because the numbers from {values.min():.6g} to {values.max():.6g} have fractions"
+    return f"{name}: none, because the numbers from {values.min():.6g} to {values.max():.6g} have fractions"
   classes = np.unique(values).tolist()
   texts = []
   for label in classes[:_MOST_CLASSES]:
     counts = ", ".join(f"{(each == label).sum():,} {split}" for split, each in given.items())
     texts.append(f"{labels.class_name(label, arrays.get('class_names'))} ({counts})")
   rest = len(classes) - len(texts)
-  return f"labels: {len(classes)} classes: {', '.join([*texts, f'{rest} more'] if rest else texts)}"
+  return f"{name}: {len(classes)} classes: {', '.join([*texts, f'{rest} more'] if rest else texts)}"
 
 
 def _one_class(arrays: Mapping[str, Any]) -> dict[str, Any]:

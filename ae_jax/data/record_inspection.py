@@ -53,7 +53,7 @@ def _are_consecutive(train: lazy_arrays.LazyArray, steps: tuple[int, ...]) -> bo
   longest = int(np.argmax(steps))
   first = sum(steps[:longest])
   rows = lazy_arrays.read_rows(train, np.arange(first, first + min(steps[longest], consecutive.EXAMINED)))
-  return consecutive.look_consecutive(consecutive.finite_or_nan(rows))
+  return consecutive.look_consecutive(rows)
 
 
 def _lines(arrays: Mapping[str, Any]) -> list[str]:
@@ -72,7 +72,7 @@ def _lines(arrays: Mapping[str, Any]) -> list[str]:
   shown = [f"channel {channel}: {low[channel]:,.6g} to {high[channel]:,.6g}" for channel in range(len(low))]
   more = f"; {len(shown) - _MOST_CHANNELS} more" if len(shown) > _MOST_CHANNELS else ""
   lines.append(f"values: {arrays['train'].dtype}; {'; '.join(shown[:_MOST_CHANNELS])}{more}")
-  lines.append(inspection.on_labels(arrays).replace("labels", "labels of the steps", 1))
+  lines.append(inspection.on_labels(arrays, "labels of the steps"))
   gaps = [f"{name} ({each.missing:,})" for name, each in zip(names, measured, strict=True) if each.missing]
   missing = f"{', '.join(gaps)}; fill them, because windows must be complete" if gaps else "none"
   lines.append(f"missing values: {missing}")

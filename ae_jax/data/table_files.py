@@ -135,7 +135,7 @@ class ColumnScan:
 
   def _kind_of_texts(self, name, where):
     words = sorted(self.words)
-    truths = {word for pair in truth_words.PAIRS[:2] for word in pair}
+    truths = {word for pair in truth_words.WORDS for word in pair}
     if {word.lower() for word in words} <= truths and self.found <= {"text", "boolean"}:
       return "boolean", ""
     are_different = len(words) == self.filled and self.filled > _LEAST_IDS

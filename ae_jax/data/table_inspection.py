@@ -9,6 +9,7 @@ from jaxtyping import Bool, Int, Shaped
 from ae_jax.data import empty_rows, lazy_arrays, schema_fit, splits
 
 _MOST_COLUMNS = 20  # maximum number of columns in a line
+_MISSING = "mean"  # suggested config.data.missing, if values are missing
 _MOST_CLASSES = 20  # if the last column has at most this number of categories, it may be the labels
 
 
@@ -29,10 +30,10 @@ def lines(
   if gaps.any():
     columns = [f"{table.names[position]} ({gaps[position]:,})" for position in np.flatnonzero(gaps)]
     found.append(f"missing values by column: {_listed(columns)}")
-  for split in splits.present(arrays):
-    is_empty = np.concatenate([np.isnan(rows).all(1) for rows in lazy_arrays.parts(arrays[split])])
-    note = empty_rows.note(is_empty, options(arrays).get("missing", ""), names[split].tolist())
-    found += [f"{split}: {note}"] if note else []
+    for split in splits.present(arrays):
+      is_empty = np.concatenate([np.isnan(rows).all(1) for rows in lazy_arrays.parts(arrays[split])])
+      note = empty_rows.note(is_empty, _MISSING, names[split].tolist())
+      found += [f"{split}: {note}"] if note else []
   if constant.any():
     found.append(f"constant columns: {_listed([table.names[position] for position in np.flatnonzero(constant)])}")
   if label := label_column(arrays):
@@ -50,7 +51,7 @@ def options(arrays: Mapping[str, Any]) -> dict[str, Any]:
     **({"label": label} if label else {}),
     "range": "real",
     "scale": "standard",
-    **({"missing": "mean"} if gaps else {}),
+    **({"missing": _MISSING} if gaps else {}),
   }
 
 

@@ -3,7 +3,8 @@
 from collections.abc import Iterable
 from typing import Any
 
-PAIRS = (("false", "true"), ("no", "yes"), ("0", "1"))  # words for false and true that are read, in any case
+WORDS = (("false", "true"), ("no", "yes"))  # a column of one of these pairs is boolean, in any case
+PAIRS = (*WORDS, ("0", "1"))  # words that are read as false and true in a boolean column
 _VALUES: dict[str, Any] = {"False": False, "True": True, "0": 0, "1": 1}  # words that stand for a value of another type
 
 

@@ -70,13 +70,23 @@ def observed(
   return None if mask is None or mask.all() else mask
 
 
-def hatched(
-  images: Float[np.ndarray, "n *size c"], known: Bool[np.ndarray, "n *size c"], span: ranges.Span
-) -> Float[np.ndarray, "n *size c"]:
-  """Returns images with a pattern of stripes in place of the pixels that are not `known`."""
-  stripes = np.add(*np.indices(images.shape[-3:-1])) // 2 % 2
+def is_hatched(kind: str) -> bool:
+  """Returns whether `marked` hatches missing values; `kind` is the kind of the examples, a value of `types.KINDS`."""
+  return kind in ("images", "volumes")
+
+
+def marked(
+  examples: Float[np.ndarray, "n ..."], known: Bool[np.ndarray, "n ..."], kind: str, span: ranges.Span
+) -> Float[np.ndarray, "n ..."]:
+  """Returns examples in which the values that are not `known` are marked.
+
+  Pixels are replaced by a pattern of stripes; values of series and tables become NaN, which figures leave out.
+  """
+  if not is_hatched(kind):
+    return np.where(known, examples, np.float32(np.nan))
+  stripes = np.add(*np.indices(examples.shape[-3:-1])) // 2 % 2
   pattern = np.where(stripes, span.low, span.high)[..., None]
-  return np.where(known, images, pattern).astype(np.float32)
+  return np.where(known, examples, pattern).astype(np.float32)
 
 
 _CONVERSIONS = {

@@ -30,9 +30,9 @@ def example_rows(
   if context.mask is not None:
     rows["completed"] = np.where(context.mask[chosen], context.targets[chosen], context.reconstructions[chosen])
     title += "; completed: the observed values, and reconstructions of the missing ones"
-  if observed is not None and dataset.kind in ("images", "volumes"):
+  if observed is not None and display.is_hatched(dataset.kind):
     first = NAMES[dataset.kind]
-    rows[first], observed = display.hatched(rows[first], observed, dataset.span), None
+    rows[first], observed = display.marked(rows[first], observed, dataset.kind, dataset.span), None
     title += _HATCHED
   captions = dataset.test_captions(chosen) if captions is None else captions
   return figures.ExampleRows(title, rows, observed, captions=captions)
@@ -43,8 +43,7 @@ def marked(
 ) -> tuple[Float[np.ndarray, "chosen ..."], str]:
   """Returns examples in which values that are missing in the data are marked, and an explanation for the title.
 
-  Missing pixels are hatched; missing values of series and tables are NaN, which figures leave out. The explanation is
-  "" if no value is missing.
+  See `display.marked` for the marks. The explanation is "" if no value is missing.
 
   Args:
     context: The trained model and its data.
@@ -55,9 +54,8 @@ def marked(
   observed = _observed(context, chosen, split)
   if observed is None:
     return examples, ""
-  if dataset.kind in ("images", "volumes"):
-    return display.hatched(examples, observed, dataset.span), _HATCHED
-  return np.where(observed, examples, np.float32(np.nan)), "; values that are missing in the data are left out"
+  explanation = _HATCHED if display.is_hatched(dataset.kind) else "; values that are missing in the data are left out"
+  return display.marked(examples, observed, dataset.kind, dataset.span), explanation
 
 
 def _observed(

@@ -35,7 +35,7 @@ def draw(path: pathlib.Path, dataset: datasets.Dataset, source: str) -> None:
     has_gaps |= is_incomplete
   title = f"training examples of {source}{', and test examples of other classes' if others else ''}"
   if has_gaps:
-    title += f"; {'left out' if dataset.kind in ('table', 'series') else 'hatched'}: missing in the data"
+    title += f"; {'hatched' if display.is_hatched(dataset.kind) else 'left out'}: missing in the data"
   if len(rows) > 1:
     figure = figures.ExampleRows(title, {name: _padded(examples, dataset.span.low) for name, examples in rows.items()})
   else:
@@ -53,10 +53,8 @@ def _marked(dataset: datasets.Dataset, split: str, chosen: np.ndarray) -> tuple[
   examples = display.shrunk(examples, sprites.SIDE) if is_image else examples
   if observed is None:
     return examples, False
-  if dataset.kind in ("table", "series"):
-    return np.where(observed, examples, np.float32(np.nan)), True
   observed = display.shrunk(observed.astype(np.float32), sprites.SIDE) >= 0.5 if is_image else observed
-  return display.hatched(examples, observed, dataset.span), True
+  return display.marked(examples, observed, dataset.kind, dataset.span), True
 
 
 def _classes_of_test_only(dataset: datasets.Dataset) -> dict[str, tuple[str, np.ndarray]]:

@@ -70,10 +70,10 @@ def draw(
     folder: Folder of the files; it is created if it is missing.
     check: Called before each figure; raises an exception to stop.
   """
-  from ae_jax.report import graphs, pictures
+  from ae_jax.report import graphs, measured, pictures
 
   folder.mkdir(exist_ok=True)
-  tested = "test example" if run.config.data.one_class is None else "normal test example"
+  tested = measured.tested(run.config.data.one_class)
   unit = standardisation.squared_unit(run.config.data.scale, run.schema)
   graphs.curves(folder / "curves.png", logs.curves(run.records), baselines, tested, unit)
   for name, figure in figures.items():

@@ -121,10 +121,10 @@ class Result:
     return math.prod(self.description["data"]["shape"])
 
   @property
-  def auroc_bounds(self) -> tuple[float | int, float | int] | None:
-    """The 95 % interval of test/auroc, which the evaluator `anomaly` measures after the training; None without it."""
+  def auroc_interval(self) -> str:
+    """The interval of test/auroc as text; "" before the evaluator `anomaly` has measured it, after the training."""
     low, high = (self.metrics.get(f"anomaly/auroc_{end}/squared_error", math.nan) for end in ("low", "high"))
-    return (low, high) if math.isfinite(low) and math.isfinite(high) else None
+    return f"95 % interval: {low:.3f} to {high:.3f}" if math.isfinite(low) and math.isfinite(high) else ""
 
   @property
   def is_gaussian(self) -> bool:
@@ -163,7 +163,7 @@ class Result:
   @property
   def tested(self) -> str:
     """Name of a test example over which errors are averaged."""
-    return "test example" if self.settings.get("data.one_class") is None else "normal test example"
+    return tested(self.settings.get("data.one_class"))
 
   @property
   def test_set(self) -> str:
@@ -276,6 +276,11 @@ class Result:
     value = settings[key]
     text = ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
     return f"config.{key}={text}"
+
+
+def tested(one_class: int | str | None) -> str:
+  """Returns the name of a test example over which errors are averaged; `one_class` is `config.data.one_class`."""
+  return "test example" if one_class is None else "normal test example"
 
 
 def share(ratio: float | int) -> str:

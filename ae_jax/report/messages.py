@@ -119,12 +119,12 @@ def _of_input(metrics: measured.Metrics) -> str:
 
 def _of_anomalies(result: measured.Result) -> str:
   """Returns a sentence with the AUROC, its interval and that of PCA; "" if it is not measured."""
-  metrics, bounds = result.metrics, result.auroc_bounds
+  metrics = result.metrics
   if not math.isfinite(metrics.get("test/auroc", math.nan)):
     return ""
-  beside = [f"95 % interval: {bounds[0]:.3f} to {bounds[1]:.3f}"] if bounds else []
-  beside += [f"PCA: {metrics['test/pca_auroc']:.3f}"] if "test/pca_auroc" in metrics else []
-  more = f" ({'; '.join(beside)})" if beside else ""
+  of_pca = f"PCA: {metrics['test/pca_auroc']:.3f}" if "test/pca_auroc" in metrics else ""
+  beside = "; ".join(filter(None, (result.auroc_interval, of_pca)))
+  more = f" ({beside})" if beside else ""
   return f"Anomaly detection by the reconstruction error: AUROC {metrics['test/auroc']:.3f}{more}."
 
 

@@ -25,8 +25,8 @@ def of(result: measured.Result) -> list[dict[str, str]]:
     reference = metric_names.pca_key(metrics) if reference == metric_names.PCA else reference
     if name in metrics:
       beside = template.format(tables.number(metrics[reference])) if reference in metrics else ""
-      if name == "test/auroc" and (bounds := result.auroc_bounds):
-        beside = "; ".join(filter(None, (f"95 % interval: {bounds[0]:.3f} to {bounds[1]:.3f}", beside)))
+      if name == "test/auroc":
+        beside = "; ".join(filter(None, (result.auroc_interval, beside)))
       label = label.format(result.tested)
       label = f"{label}, {result.unit}" if result.unit and name == "test/squared_error" else label
       tiles.append({"name": label, "value": tables.number(metrics[name], 3), "beside": beside})

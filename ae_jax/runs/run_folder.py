@@ -56,21 +56,16 @@ def _describe_data(dataset: data.Dataset) -> dict[str, Any]:
   description = {"shape": list(dataset.shape), **sizes, **dataset.fingerprints, "remarks": list(dataset.remarks)}
   if dataset.anomalous is not None:  # earlier versions lack this key; their test loss includes the anomalies
     description["test_anomalies"] = int(dataset.anomalous.sum())
-  if dataset.unset_anomalies:
-    description["unset_anomalies"] = dataset.unset_anomalies
-  if dataset.faults:
-    description["faults"] = list(dataset.faults)
-  if dataset.split:
-    description["split"] = dataset.split.as_json()
-  if dataset.class_names:
-    description["class_names"] = list(dataset.class_names)
-  if dataset.scaling:
-    description["scaling"] = dataclasses.asdict(dataset.scaling)
-  if dataset.standardisation:
-    description["standardisation"] = dataset.standardisation.as_json()
-  if dataset.schema:
-    description["schema"] = dataset.schema.as_json()
-  return description
+  optional = {
+    "unset_anomalies": dataset.unset_anomalies,
+    "faults": list(dataset.faults),
+    "split": dataset.split and dataset.split.as_json(),
+    "class_names": list(dataset.class_names or ()),
+    "scaling": dataset.scaling and dataclasses.asdict(dataset.scaling),
+    "standardisation": dataset.standardisation and dataset.standardisation.as_json(),
+    "schema": dataset.schema and dataset.schema.as_json(),
+  }
+  return description | {key: value for key, value in optional.items() if value}
 
 
 @contextlib.contextmanager
