@@ -1,6 +1,7 @@
 """Line graphs as static images: the learning curves of a run, and the results of a sweep."""
 
 import pathlib
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ from ae_jax.report import axis_positions, canvas, tables
 from ae_jax.report.canvas import Axes
 from ae_jax.runs import metric_names
 
+_LABEL_HEIGHT = 32  # number of characters that fit beside axes of about three inches
 _MAX_MARKERS = 40  # curves with more points are drawn without markers
 
 
@@ -40,7 +42,8 @@ def curves(
   size = "number of bits" if key == metric_names.QUANTISED_PCA else "latent size"
   label = f"baseline: PCA with the same {size}, {tables.number(baselines[key])}"
   right.axhline(baselines[key], color="tab:gray", linestyle="--", label=label)
-  right.set(ylabel=axis_positions.error_label(unit, tested))
+  label = axis_positions.error_label(unit, tested)
+  right.set(ylabel="\n".join(textwrap.fill(line, _LABEL_HEIGHT) for line in label.split("\n")))
   for axes in (left, right):
     axes.set(xlabel="epoch")
     axes.locator_params(axis="x", integer=True)

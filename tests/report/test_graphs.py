@@ -35,11 +35,11 @@ def test_curves_show_the_records(tmp_path):
   assert (a != b).any()
 
 
-def axes_of_curves(monkeypatch, tmp_path, records, pca, unit=""):
+def axes_of_curves(monkeypatch, tmp_path, records, pca, unit="", tested="test example"):
   """Returns the axes of the losses and of the errors."""
   made, new = [], canvas.figure
   monkeypatch.setattr(canvas, "figure", lambda *args: made.append(new(*args)) or made[-1])
-  graphs.curves(tmp_path / "a.png", logs.curves(records), {"test/pca_squared_error": pca}, unit=unit)
+  graphs.curves(tmp_path / "a.png", logs.curves(records), {"test/pca_squared_error": pca}, tested, unit)
   return made[-1].axes
 
 
@@ -58,6 +58,13 @@ def test_the_curve_of_errors_has_the_value_of_a_small_baseline_and_the_unit(monk
   errors = axes_of_curves(monkeypatch, tmp_path, [PERFECT], 2.5e-7, "in squared standard deviations")[1]
   assert errors.get_legend().get_texts()[-1].get_text().endswith(", 2.5e-07")
   assert errors.get_ylabel() == "squared error per test example,\nin squared standard deviations"
+
+
+def test_the_longest_label_of_the_curve_of_errors_is_not_cut_off(monkeypatch, tmp_path):
+  unit = "in squared standard deviations for numbers"
+  errors = axes_of_curves(monkeypatch, tmp_path, [PERFECT], 2.0, unit, "normal test example")[1]
+  label = errors.yaxis.label.get_window_extent()
+  assert 0 <= label.y0 < label.y1 <= errors.figure.bbox.height
 
 
 def test_the_error_of_a_sweep_has_its_unit():
