@@ -50,6 +50,7 @@ def make_run(
     scaling=scalings.Scaling(**scaling) if scaling else None,
     standardisation=standardisation.from_json(data_description.get("standardisation")),
     schema=schemas.from_json(data_description.get("schema")),
+    channel_names=tuple(data_description.get("channel_names", ())) or None,
     workdir=workdir,
   )
 

@@ -54,11 +54,12 @@ def main(arguments: list[str]) -> None:
         contact_sheet.draw(out, dataset, path)
       print(f"picture of examples: {out}")
     if is_folder_of_records:
-      print(f"to train: {inspection.record_command(name, given, result.options)}")
+      print(f"to train: {inspection.record_command(name, given, result.recorded)}")
       return
     print(f"to train: {inspection.command(name, given, result)}")
-    if result.is_record:
-      print(f"as a recording, in windows: {inspection.record_command(name, given)}")
+    if result.recorded is not None:
+      data.load(name, given, **result.recorded)
+      print(f"as a recording, in windows: {inspection.record_command(name, given, result.recorded)}")
 
 
 def run() -> None:

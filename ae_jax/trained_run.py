@@ -60,6 +60,7 @@ class Run:
       outputs; None without scaling.
     schema: Columns of a table; None for other data. With a schema, the methods also accept DataFrames and dicts
       {column: values}, with the columns in any order. Missing values are handled as in training.
+    channel_names: Names of the channels of recordings in a table (`config.data.window`); None for other data.
     workdir: The run folder; None if there is none.
   """
 
@@ -73,6 +74,7 @@ class Run:
   scaling: scalings.Scaling | None = None
   standardisation: ColumnScaling | None = None
   schema: schemas.Schema | None = None
+  channel_names: tuple[str, ...] | None = None
   workdir: pathlib.Path | None = None
 
   @property

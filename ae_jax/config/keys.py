@@ -57,9 +57,10 @@ def _add_data(config: ConfigDict, data: str) -> None:
   # Kind of the examples in npz, npy and hdf5 files: table [N, columns], series [N, T, C], images [N, H, W, C] or
   # volumes [N, D, H, W, C]; auto chooses by the number of axes: 2 table, 3 or 4 images, 5 volumes.
   config.data.kind = "auto"
-  # Length of the windows, in time steps, that are cut from a long recording [T, C] in an npz or npy file, or from
-  # several recordings in a folder of npy files; the windows are the examples. The last fifth of each recording is the
-  # test set. 0: each row is an example.
+  # Length of the windows, in time steps, that are cut from a long recording; the windows are the examples. A recording
+  # is an array [T, C] in an npz or npy file, or a table (csv, parquet or a DataFrame) whose rows are time steps.
+  # Several recordings are several files, or a folder of npy files. The last fifth of each recording is the test set. 0:
+  # each row is an example.
   config.data.window = 0
   config.data.stride = 0  # time steps from the start of a window to the start of the next; 0: the length of a window
   # Scaling of the examples: none, standard (each column or channel gets mean 0 and standard deviation 1 over the
@@ -104,7 +105,8 @@ def _add_data(config: ConfigDict, data: str) -> None:
   # --config.data.columns="'age=integer','code=categorical'". The kinds of other columns are found from their values.
   config.data.columns = ()
   # Missing values of a table: error (they are refused), mean (replaced by the training mean or the most frequent
-  # category; each column with missing training values gets an indicator element), or mask (left out of the loss).
+  # category; each column with missing training values gets an indicator element), or mask (left out of the loss). For
+  # recordings in tables: error or mask.
   config.data.missing = "error"
   config.data.layout = "nhwc"  # order of the axes of images in array files: nhwc (channels last) or nchw
 

@@ -17,12 +17,14 @@ from ae_jax.data import (
   placements,
   preparation,
   ranges,
+  recorded_tables,
   schema_fit,
   sources,
   splits,
   standardisation,
   windows,
 )
+from ae_jax.data import one_class as one_classes
 from ae_jax.data import schema as schemas
 from ae_jax.data.columns import (
   class_indices,
@@ -114,7 +116,11 @@ def load(
   arrays = sources.read(name, path, options, kind=kind, window=window, streams=streams, given=given)
   draws.check_needed(chosen, arrays, where)
   remarks = arrays.pop("remarks", None) or []
-  chosen, of_record, notes = _as_examples(arrays, name, kind, (window, stride), chosen, where)
+  recorded = None
+  if window and name in schema_fit.NAMED:
+    recorded = recorded_tables.of_table(arrays, column_kinds, missing, where)
+    remarks, column_kinds, missing = [*remarks, *recorded.remarks], {}, "error"
+  chosen, of_record, notes = _as_examples(arrays, name, kind, (window, stride), chosen, one_class, where)
   table = schema_fit.table_of(arrays, name, column_kinds, missing)
   notes = [*notes, *consecutive.remarks(arrays["train"], table, name, where, kind)]
   known = {key: arrays.pop(key, None) for key in ("factor_values", "class_names", "held_out")}
@@ -145,6 +151,8 @@ def load(
     split=of_record or converted.split,
     schema=converted.schema,
     rows=rows,
+    time_axis=recorded.time if recorded else None,
+    channel_names=recorded.channels if recorded else (),
     defects=arrays.pop("test_defects", None),
     **({"train_labels": None, "test_labels": None} | arrays),
   )
@@ -163,7 +171,13 @@ def _check_keys(
 
 
 def _as_examples(
-  arrays: dict[str, Any], name: str, kind: str, cut: tuple[int, int], chosen: draws.Options, where: str
+  arrays: dict[str, Any],
+  name: str,
+  kind: str,
+  cut: tuple[int, int],
+  chosen: draws.Options,
+  normal: int | str | None,
+  where: str,
 ) -> tuple[draws.Options, draws.Split | None, list[str]]:
   """Adds a missing channel axis to the examples or, if a window is set, cuts recordings into windows, in place.
 
@@ -173,6 +187,7 @@ def _as_examples(
     kind: `config.data.kind`.
     cut: `config.data.window` and `config.data.stride`.
     chosen: Options of the split into training, validation and test set.
+    normal: `config.data.one_class`.
     where: Prefix of messages.
 
   Returns:
@@ -186,5 +201,7 @@ def _as_examples(
     kinds.apply(arrays, kind, name, where)
     return chosen, None, lengths.to_masks(arrays, where)
   given, shares = splits.present(arrays), {"test": chosen.test, "validation": chosen.validation}
-  notes = windows.cut(arrays, window, stride, where, **shares)
+  if "train_labels" in arrays or "test_labels" in arrays:
+    normal = one_classes.label_of(normal, arrays, arrays.get("class_names"), where)
+  notes = windows.cut(arrays, window, stride, where, **shares, normal=normal)
   return draws.Options(), draws.of_record(shares, given, arrays), notes

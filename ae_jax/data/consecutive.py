@@ -64,7 +64,7 @@ def remarks(
   rows = lazy_arrays.read_rows(train, np.arange(min(len(train), EXAMINED)))[:, numeric]
   if not look_consecutive(rows):
     return []
-  fix = f"config.data.window={WINDOW} cuts it into windows"
-  if named:
-    fix = f"to train on windows, save the numbers as a .npy array [steps, columns] and set config.data.window={WINDOW}"
-  return [f"{where}: the rows look like consecutive time steps of a recording, but each row is an example; {fix}"]
+  return [
+    f"{where}: the rows look like consecutive time steps of a recording, but each row is an example; "
+    f"config.data.window={WINDOW} cuts it into windows"
+  ]

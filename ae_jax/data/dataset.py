@@ -12,6 +12,7 @@ from ae_jax.data import labels, lazy_arrays, ranges, windows
 from ae_jax.data.draws import Split
 from ae_jax.data.loss_columns import NAMES
 from ae_jax.data.one_class import are_rare
+from ae_jax.data.recorded_tables import TimeAxis
 from ae_jax.data.scaling import Scaling
 from ae_jax.data.schema import Schema
 from ae_jax.data.splits import SPLITS
@@ -61,6 +62,9 @@ class Dataset:
   test_start: Int[np.ndarray, " test"] | None = None  # first step of each test window in its recording; see `windows`
   test_recording: np.ndarray | None = None  # name of the recording of each test window, if there are several
   test_step_labels: np.ndarray | None = None  # [test, window]: label of each step of the test windows
+  test_times: np.ndarray | None = None  # [test, window]: time of each step of the test windows, if the data have times
+  time_axis: TimeAxis | None = None  # column of these times
+  channel_names: tuple[str, ...] = ()  # names of the channels of recordings in a table; () for other data
 
   @property
   def shape(self) -> tuple[int, ...]:
@@ -102,17 +106,24 @@ class Dataset:
     swapped = {"test": self.validation, "test_labels": labels, "validation": None, "validation_labels": None}
     sources = {"train": "train", "test": "validation"}
     columns = {split: self.columns[name] for split, name in sources.items() if name in self.columns}
-    absent = dict.fromkeys(("test_factors", "defects", "test_start", "test_recording", "test_step_labels"))
+    of_windows = ("test_start", "test_recording", "test_step_labels", "test_times")
+    absent = dict.fromkeys(("test_factors", "defects", *of_windows))
     return dataclasses.replace(self, **swapped, **absent, columns=columns)
 
   def test_captions(self, numbers: Int[np.ndarray, " chosen"]) -> tuple[str, ...]:
     """Returns where the test windows at `numbers` begin in their recordings; () for data that are not windows."""
     if self.test_start is None:
       return ()
-    starts = [f"from step {start:,}" for start in self.test_start[numbers]]
+    starts = [f"from {self.start_of(number)}" for number in numbers.tolist()]
     if self.test_recording is None:
       return tuple(starts)
     return tuple(f"{name}, {start}" for name, start in zip(self.test_recording[numbers], starts, strict=True))
+
+  def start_of(self, number: int) -> str:
+    """Returns the time, or else the step, at which the test window `number` begins in its recording."""
+    if self.time_axis is not None and self.test_times is not None:
+      return self.time_axis.text(self.test_times[number, 0])
+    return f"step {self.test_start[number]:,}"
 
   def test_apart(self, order: Int[np.ndarray, " ordered"], count: int) -> Int[np.ndarray, " chosen"]:
     """Returns the first `count` test examples in `order`; of windows, only those that do not overlap in time."""

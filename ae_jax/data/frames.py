@@ -31,6 +31,16 @@ def are_dates(words: Sequence[str]) -> bool:
   return bool(pd.to_datetime(texts, format="ISO8601", errors="coerce", utc=True).notna().all())
 
 
+def kind_of_numbers(values: pd.Series) -> str:
+  """Returns "boolean" for booleans and words such as "yes" and "no", otherwise "numeric"."""
+  if pd.api.types.is_bool_dtype(values.dtype):
+    return "boolean"
+  if pd.api.types.is_numeric_dtype(values.dtype):
+    return "numeric"
+  truths = {word for pair in truth_words.WORDS for word in pair}
+  return "boolean" if {word.lower() for word in words_of(factorized(values)[1])} <= truths else "numeric"
+
+
 def example(name: str, kind: str) -> str:
   """Returns a command-line flag that sets the kind of a column, for messages."""
   return f"--config.data.columns=\"'{name}={kind}',\""
@@ -158,6 +168,11 @@ _NOUNS = {"numeric": "a number", "integer": "a number", "boolean": "true or fals
 def is_frame(x: Any) -> bool:
   """Returns whether `x` is a DataFrame or a dict of columns."""
   return isinstance(x, pd.DataFrame | Mapping)
+
+
+def with_dates(x: Any) -> Any:
+  """Returns a DataFrame with the dates of its index as a column; other rows are returned unchanged."""
+  return x.reset_index() if isinstance(x, pd.DataFrame) and isinstance(x.index, pd.DatetimeIndex) else x
 
 
 def is_rows(x: Any) -> bool:

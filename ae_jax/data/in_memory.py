@@ -88,12 +88,16 @@ def frame(
   label: str = "",
   group: str = "",
   columns: tuple = (),
+  dated: bool = False,
 ) -> dict[str, Any]:
-  """Data source for DataFrames or dicts of columns in memory; see `tables.files` for the options."""
+  """Data source for DataFrames or dicts of columns in memory; see `tables.files` for the options.
+
+  If `dated` is True, the dates in the index of a DataFrame become a column.
+  """
   from ae_jax.data import frames  # pandas takes half a second to import
 
   by_split = _checked(name, path, given)
-  rows = {split: frames.as_frame(x) for split, (x, _) in by_split.items()}
+  rows = {split: frames.as_frame(frames.with_dates(x) if dated else x) for split, (x, _) in by_split.items()}
   found = tables.of_frames(rows, WHERE, label=label, group=group, columns=columns)
   answers = {
     split: _labels(each.labels, _name_of_labels(split)) for split, each in by_split.items() if each.labels is not None

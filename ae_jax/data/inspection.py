@@ -48,7 +48,8 @@ class Inspection(NamedTuple):
   kind: str  # a value of types.KINDS
   shape: tuple[int, ...]  # of an example
   has_targets: bool = False
-  is_record: bool = False  # whether the rows of the table can be the time steps of a recording
+  # keys of config.data that cut the rows into windows, if they can be the time steps of a recording
+  recorded: dict[str, Any] | None = None
 
 
 def inspect(found: detection.Found, path: str) -> Inspection:
@@ -76,12 +77,15 @@ def inspect(found: detection.Found, path: str) -> Inspection:
   notes = consecutive.remarks(found.arrays["train"], found.arrays.get("table"), found.name, path)
   lines += notes
   options |= table_inspection.options(arrays) if is_table else _range_options(by_split, arrays["train"].dtype, kind)
-  may_be_record = found.name == "npy" and kind == "table" and splits.present(found.arrays) == ["train"]
-  is_long = shape[0] < _CHANNELS and len(found.arrays["train"]) >= RECORD_STEPS
-  is_record = may_be_record and (is_long or bool(notes))
-  if may_be_record and not is_record:
-    lines.append("if the rows are the time steps of one recording, cut it into windows: --config.data.window=STEPS")
-  return Inspection(lines, options | _one_class(arrays), kind, shape, "train_target" in arrays, is_record)
+  recorded = None
+  if found.name in tables.FILES and notes:
+    recorded = RECORD_OPTIONS | table_inspection.recording_options(arrays, options)
+  elif found.name == "npy" and kind == "table" and splits.present(found.arrays) == ["train"]:
+    is_long = shape[0] < _CHANNELS and len(found.arrays["train"]) >= RECORD_STEPS
+    recorded = RECORD_OPTIONS if is_long or notes else None
+    if recorded is None:
+      lines.append("if the rows are the time steps of one recording, cut it into windows: --config.data.window=STEPS")
+  return Inspection(lines, options | _one_class(arrays), kind, shape, "train_target" in arrays, recorded)
 
 
 def command(name: str, path: str, result: Inspection) -> str:
@@ -97,7 +101,7 @@ def command(name: str, path: str, result: Inspection) -> str:
   return _command(family, name, path, result.options, likelihood)
 
 
-def record_command(name: str, path: str, options: Mapping[str, Any] = RECORD_OPTIONS) -> str:
+def record_command(name: str, path: str, options: Mapping[str, Any]) -> str:
   """Returns the command that trains on windows of recordings; `options` are keys of `config.data`."""
   return _command("dense", name, path, options, ["--config.objective.likelihood=gaussian"])
 

@@ -99,7 +99,7 @@ def _cut(values: np.ndarray, wanted: Wanted, labels: np.ndarray | None) -> new_c
   """Cuts an array into windows or patches if the run has them; see `new_cuts`."""
   if wanted.section["window"]:
     is_one_per_step = labels is not None and labels.size == len(values)
-    return new_cuts.of_records(values, "", wanted.section, labels if is_one_per_step else None)
+    return new_cuts.of_records(values, "", wanted.section, labels if is_one_per_step else None, wanted.normal)
   return new_cuts.of_images(values, [str(row) for row in range(len(values))], wanted.section, labels)
 
 

@@ -25,17 +25,19 @@ def of_records(
   source: str,
   section: Mapping[str, Any],
   labels: Shaped[np.ndarray, "steps ..."] | None = None,
+  normal: str | None = None,
 ) -> Cut:
   """Cuts a recording [T] or [T, C] into windows as set in `section`, i.e. `config.data`; see `windows.of_record`.
 
-  The name of a window is a slice of time steps, such as "record.npy[50:100]". `labels` are those of the steps.
+  The name of a window is a slice of time steps, such as "record.npy[50:100]". `labels` are those of the steps, and
+  `normal` is the name or label of the normal class.
   """
   window, stride = section["window"], section["stride"] or section["window"]
   if len(record) < window:
     return Cut([source], [], record)
   x = windows.of_record(record, window, stride, source)
   steps = windows.steps_of(len(x), window, stride)
-  of_windows = None if labels is None else new_labels.of_windows(labels, window, stride)
+  of_windows = None if labels is None else new_labels.of_windows(labels, window, stride, normal)
   return Cut([source], [f"{source}[{first}:{stop}]" for first, stop in steps], x, of_windows)
 
 

@@ -19,6 +19,7 @@ from ae_jax.data import (
   new_cuts,
   new_labels,
   ranges,
+  recorded_tables,
   remarks,
   series_folders,
   several_files,
@@ -88,7 +89,7 @@ def _read_file(kind: str, path: str, wanted: Wanted, named: Named) -> NewFiles:
     if value and (argument not in used or kind == "folder"):
       raise errors.UserError(f"--{argument}={value}: is not used for {where}, which is read as {kind}; remove it")
   if kind in tables.FILES:
-    return _of_table(kind, path, wanted, named, where)
+    return (_of_recorded_table if wanted.section["window"] else _of_table)(kind, path, wanted, named, where)
   if kind == "folder":
     return (_of_records if wanted.section["window"] else _of_images)(path, wanted, where)
   return new_arrays.read(kind, path, wanted, named, where)
@@ -162,7 +163,7 @@ def _of_records(path: str, wanted: Wanted, where: str) -> NewFiles:
   cuts = []
   for name, record in records.items():
     of_steps = series_folders.labels_of_steps({name: record}, labels, where) if labelled else None
-    cuts.append(new_cuts.of_records(record, f"{name}.npy", wanted.section, of_steps))
+    cuts.append(new_cuts.of_records(record, f"{name}.npy", wanted.section, of_steps, wanted.normal))
   notes = remarks.not_read(where, unread, f"only recordings{' and their labels' if labelled else ''} are read")
   return joined(cuts, notes, where, wanted.section, "add NAME_labels.npy for each recording NAME.npy")
 
@@ -202,6 +203,40 @@ def _of_table(name: str, path: str, wanted: Wanted, named: Named, where: str) ->
 
   fix = f"add the column {of_run!r}, or name another one with --label" if of_run else "name their column with --label"
   return NewFiles(of_frames(), notes, "" if label else fix)
+
+
+def _of_recorded_table(name: str, path: str, wanted: Wanted, named: Named, where: str) -> NewFiles:
+  """Reads a table whose rows are the time steps of a recording, and cuts it into windows.
+
+  The name of a window is a slice of time steps or, if `named.names` is given, the value of this column at its first
+  step.
+  """
+  import pandas as pd  # takes half a second to import
+
+  section = wanted.section
+  label = named.label or section["label"]
+  kinds_of = {column: "categorical" for column in (named.names, label) if column}
+  frame = pd.concat([*tables.rows_of(name, path, kinds_of, where)], ignore_index=True)
+  for argument in ("names", "label"):
+    column = getattr(named, argument)
+    if column and column not in frame.columns:
+      known = errors.list_known(column, list(map(str, frame.columns)))
+      raise errors.UserError(f"--{argument}={column}: {where} has no column of this name; {known}")
+  values, observed = recorded_tables.values_of(frame, wanted.channels or None, section["missing"], where)
+  is_labelled = label in frame.columns
+  from ae_jax.data import table_files
+
+  labels = table_files.answers(frame[label], f"label column {label!r}", 0, where) if is_labelled else None
+  cut = new_cuts.of_records(values, pathlib.Path(path).name, section, labels, wanted.normal)
+  if cut.names and named.names:
+    firsts = frame[named.names].astype(str)[:: section["stride"] or section["window"]]
+    cut = cut._replace(names=[*firsts[: len(cut.names)]])
+  if cut.names and observed is not None:
+    cut = cut._replace(extra={"mask": new_cuts.of_records(observed, "", section).x})
+  unread = {*map(str, frame.columns)} - {*wanted.channels, named.names, label}
+  notes = remarks.not_read(where, unread, "these columns are no channels of the run")
+  found = joined([cut], notes, where, section, "name the column of classes with --label")
+  return found._replace(extra=dict.fromkeys(cut.extra, ""))
 
 
 # kind -> function that returns whether a path is of this kind; the first kind that matches is used

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Shaped
 
 from ae_jax import errors
-from ae_jax.data import folders, labels, lazy_arrays, one_class, remarks
+from ae_jax.data import folders, labels, lazy_arrays, one_class, remarks, windows
 
 _MOST_SHOWN = 8  # maximum number of labels in a message
 Labels = Shaped[np.ndarray, " examples"]
@@ -36,10 +36,21 @@ def name_of_array(stored: Mapping[str, lazy_arrays.LazyArray], examples: str, se
   return next((name for name in (section["y"], partner, "y", "labels") if fits(name)), "")
 
 
-def of_windows(values: Shaped[np.ndarray, "steps ..."], window: int, stride: int) -> Shaped[np.ndarray, " windows"]:
-  """Returns the label of each window of a recording, the largest label of its steps; `values` are [T] or [T, 1]."""
+def of_windows(
+  values: Shaped[np.ndarray, "steps ..."], window: int, stride: int, normal: str | None = None
+) -> Shaped[np.ndarray, " windows"]:
+  """Returns the label of each window of a recording, see `windows.label_of`.
+
+  Args:
+    values: Labels of the steps, [T] or [T, 1].
+    window: Length of a window.
+    stride: Distance between the starts of windows, in steps.
+    normal: Name or label of the normal class; None: there is none.
+  """
   names, numbers = np.unique(values, return_inverse=True)  # strings have no maximum
-  return names[np.lib.stride_tricks.sliding_window_view(numbers.reshape(-1), window)[::stride].max(1)]
+  of_normal = np.flatnonzero(names.astype(str) == normal)
+  of_steps = np.lib.stride_tricks.sliding_window_view(numbers.reshape(-1), window)[::stride]
+  return names[windows.label_of(of_steps, int(of_normal[0]) if len(of_normal) else None)]
 
 
 def in_run(values: Any, class_names: Sequence[str] | None, where: str) -> Labels:
@@ -66,6 +77,12 @@ def in_run(values: Any, class_names: Sequence[str] | None, where: str) -> Labels
   return integers["labels"].astype(str) if is_text and class_names else integers["labels"]
 
 
+def name_of_class(normal: int | str, class_names: Sequence[str] | None) -> str:
+  """Returns the name of a class that is given by its name or its label, or its label as text if it has no name."""
+  is_name = str(normal) in (class_names or ())
+  return str(normal) if is_name or not str(normal).isdecimal() else labels.class_name(int(normal), class_names)
+
+
 def anomalous(
   values: Labels, class_names: Sequence[str] | None, normal: int | str | None
 ) -> tuple[Bool[np.ndarray, " examples"] | None, str]:
@@ -84,8 +101,7 @@ def anomalous(
       shown = ", ".join(present[:_MOST_SHOWN]) + (", ..." if len(present) > _MOST_SHOWN else "")
       return None, f"the normal class is unknown; set --normal to one of the labels {shown}"
     normal = "0"
-  is_name = str(normal) in (class_names or ())
-  normal = str(normal) if is_name or not str(normal).isdecimal() else labels.class_name(int(normal), class_names)
+  normal = name_of_class(normal, class_names)
   found = names != normal
   if found.all() or not found.any():
     kind = f"of other classes than {normal}" if found.all() else f"of the normal class {normal}"

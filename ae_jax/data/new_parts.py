@@ -27,7 +27,8 @@ class NewFiles(NamedTuple):
   parts: Iterator[Part]
   remarks: list[str]  # messages about files, columns and arrays that are not read, and about converted images
   no_labels: str  # how to add labels, if the parts have none; otherwise ""
-  extra: Mapping[str, str] = {}  # {"target" or "mask": name of its array}, if the parts have it
+  # {"target" or "mask": name of its array}, if the parts have it; "" for the mask of missing values in a table
+  extra: Mapping[str, str] = {}
 
 
 class Named(NamedTuple):
@@ -47,6 +48,8 @@ class Wanted(NamedTuple):
   value_range: str  # config.data.range
   schema: Schema | None  # columns of a table
   section: Mapping[str, Any]  # config.data
+  channels: tuple[str, ...] = ()  # names of the channels, if the run was trained on recordings in tables
+  normal: str | None = None  # name or label of the normal class, if the run has one
 
 
 def joined(

@@ -46,7 +46,7 @@ def select(
   key = f"config.data.one_class={one_class!r}"
   labelled = ("train", "test") if held_out is None else ("train",)
   has_labels = arrays.get(f"{labelled[-1]}_labels") is not None
-  label = _label_of(one_class, arrays, class_names, where) if has_labels else one_class
+  label = label_of(one_class, arrays, class_names, where) if has_labels else one_class
   is_absent = label == EARLIER_ALL and not _has(label, arrays)
   if label is None or is_absent:
     if held_out is not None:
@@ -70,7 +70,7 @@ def are_rare(labels_of_steps: Shaped[np.ndarray, "..."]) -> bool:
   return bool(np.isin(labels_of_steps, (0, 1)).all() and 0 < labels_of_steps.mean() <= _RARE)
 
 
-def _label_of(
+def label_of(
   one_class: int | str | None, arrays: dict[str, Any], class_names: Sequence[str] | None, where: str
 ) -> int | None:
   """Converts `one_class` (a label or a class name) to a label; raises UserError if it is an unknown name."""

@@ -45,7 +45,7 @@ def inspect(path: str) -> inspection.Inspection | None:
   has_anomalies = bool(found) and one_class.are_rare(np.concatenate(found))
   options = inspection.RECORD_OPTIONS | ({"one_class": 0} if has_anomalies else {})
   shape = (consecutive.WINDOW, arrays["train"].shape[1])
-  return inspection.Inspection(_lines(arrays), options, "series", shape, is_record=True)
+  return inspection.Inspection(_lines(arrays), options, "series", shape, recorded=options)
 
 
 def _are_consecutive(train: lazy_arrays.LazyArray, steps: tuple[int, ...]) -> bool:

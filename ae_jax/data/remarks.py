@@ -40,8 +40,11 @@ def examples_of(shape: Sequence[int], columns: int) -> str:
 
 
 def as_flag(key: str, value: Any) -> str:
-  """Returns the command-line flag that sets a dotted config key."""
-  return f"--config.{key}={','.join(map(str, value)) if isinstance(value, tuple) else value}"
+  """Returns the command-line flag that sets a dotted config key, for example to a tuple of numbers or strings."""
+  if isinstance(value, tuple):
+    is_texts = all(isinstance(each, str) for each in value)
+    value = "".join(f"{each!r}," for each in value) if is_texts else ",".join(map(str, value))
+  return f"--config.{key}={value}"
 
 
 def visible(folder: str | os.PathLike[str]) -> list[str]:

@@ -261,17 +261,23 @@ def from_json(stored: Mapping[str, Any] | None) -> Schema | None:
   return Schema(**{**stored, "columns": tuple(columns), "unused": tuple(stored["unused"])})
 
 
-def check(raw: Float[np.ndarray, "rows columns"], names: Sequence[str], missing: str, where: str) -> None:
+def check(
+  raw: Float[np.ndarray, "rows columns"],
+  names: Sequence[str],
+  missing: str,
+  where: str,
+  options: str = "config.data.missing=mean or config.data.missing=mask",
+) -> None:
   """Raises UserError if a raw value is infinite, or if values are missing and `missing` is "error".
 
   The message contains the number of invalid values in each column, and the position of the first one. Rows are counted
-  from 0.
+  from 0. `options` are config keys that accept missing values.
   """
   if np.isfinite(raw).all():
     return
   _refuse(np.isinf(raw), names, "are infinite", "replace or remove them", where)
   if missing == "error":
-    fix = "fill them, or set config.data.missing=mean or config.data.missing=mask"
+    fix = f"fill them, or set {options}"
     _refuse(np.isnan(raw), names, "are missing (empty or NaN)", fix, where)
 
 

@@ -14,6 +14,7 @@ from ae_jax.data import lazy_arrays, numpy_files, remarks
 from ae_jax.system import paths
 
 SOURCES = ("csv", "parquet", "npy")  # sources that read several files
+FILE = "ae_jax: file"  # key of `DataFrame.attrs`
 _MOST_LISTED = 5  # maximum number of files in a message
 
 
@@ -104,7 +105,7 @@ def tables(
 ) -> Callable[[], Iterator[Any]]:
   """Returns a function without arguments that yields the rows of CSV or Parquet files as DataFrames.
 
-  The files must have the same columns, in any order.
+  The files must have the same columns, in any order. The attribute `FILE` of a DataFrame is its file.
 
   Args:
     name: Name of the source, "csv" or "parquet".
@@ -130,9 +131,23 @@ def tables(
           raise errors.UserError(
             f"{place}: {fault} column {different[0]!r}, unlike {files[0]}; all files need the same columns"
           )
+        frame.attrs[FILE] = file
         yield frame
 
   return read
+
+
+def as_recordings(rows: Mapping[str, Mapping[str, int]]) -> dict[str, Any]:
+  """Returns `record_steps` and `record_names`, as in `series_folders.read`; {} if no split has several files.
+
+  `rows` is {split: {file: number of its rows}}.
+  """
+  if all(len(files) == 1 for files in rows.values()):
+    return {}
+  return {
+    "record_steps": {split: tuple(files.values()) for split, files in rows.items()},
+    "record_names": {split: tuple(pathlib.Path(file).stem for file in files) for split, files in rows.items()},
+  }
 
 
 def arrays(files: Sequence[str], where: str) -> dict[str, Any]:
@@ -150,9 +165,5 @@ def arrays(files: Sequence[str], where: str) -> dict[str, Any]:
         f"{where}: {file} has {remarks.counted(len(part), 'row')} of {part.dtype} {list(part.shape[1:])}, but "
         f"{files[0]} has rows of {parts[0].dtype} {list(parts[0].shape[1:])}; all files need the same shape and dtype"
       )
-  names = tuple(pathlib.Path(file).stem for file in files)
-  return {
-    "x_train": lazy_arrays.joined(parts, parts[0].dtype),
-    "record_steps": {"train": tuple(map(len, parts))},
-    "record_names": {"train": names},
-  }
+  lengths = {file: len(part) for file, part in zip(files, parts, strict=True)}
+  return {"x_train": lazy_arrays.joined(parts, parts[0].dtype)} | as_recordings({"train": lengths})

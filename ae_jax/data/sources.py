@@ -250,6 +250,8 @@ def read(
     taken_options["streams"] = streams
   if name in in_memory.SOURCES:
     taken_options["given"] = given
+  if name == "frame":
+    taken_options["dated"] = bool(window)
   return SOURCES.get(name, tfds)(name, path, **taken_options)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from ae_jax import errors
-from ae_jax.data import frames, remarks, schema, truth_words
+from ae_jax.data import frames, remarks, schema, several_files, truth_words
 
 STREAMED_ROWS = 1 << 17  # number of rows that are read at a time from a file that exceeds the memory budget
 _PEEKED_ROWS = 100  # number of rows that are read first, to find the columns that contain strings
@@ -179,7 +179,7 @@ class Scan(NamedTuple):
 
   columns: dict[str, ColumnScan]  # {name: scan} of the columns that are inputs
   answers: dict[str, np.ndarray]  # {config key: values} of the columns that are not inputs, such as {"label": values}
-  rows: int  # number of rows
+  rows: dict[str, int]  # {file: number of its rows}; the file is "" for DataFrames in memory
   names: list[str]  # names of all columns
 
 
@@ -197,7 +197,8 @@ def scan(parts: Iterable[pd.DataFrame], keys: Mapping[str, str], given: Mapping[
   """
   found: dict[str, ColumnScan] = {}
   collected: dict[str, list[np.ndarray]] = {key: [] for key in keys}
-  rows, names = 0, []
+  rows: dict[str, int] = {}
+  names: list[str] = []
   for frame in parts:
     names = list(map(str, frame.columns))
     for key, name in keys.items():
@@ -205,7 +206,7 @@ def scan(parts: Iterable[pd.DataFrame], keys: Mapping[str, str], given: Mapping[
         raise errors.UserError(
           f"config.data.{key}={name!r}: {where} has no such column; {errors.list_known(name, names)}"
         )
-      collected[key].append(answers(frame[name], f"{key} column {name!r}", rows, where))
+      collected[key].append(answers(frame[name], f"{key} column {name!r}", sum(rows.values()), where))
     for name in names:
       if name not in keys.values() and given.get(name) != "ignore":
         column = found.setdefault(name, ColumnScan())
@@ -213,7 +214,8 @@ def scan(parts: Iterable[pd.DataFrame], keys: Mapping[str, str], given: Mapping[
           column.words |= set(frames.words_of(frames.factorized(frame[name])[1]))
         elif name not in given:
           column.add(frame[name])
-    rows += len(frame)
+    file = frame.attrs.get(several_files.FILE, "")
+    rows[file] = rows.get(file, 0) + len(frame)
   return Scan(found, {key: np.concatenate(values) for key, values in collected.items()}, rows, names)
 
 

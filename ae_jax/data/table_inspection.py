@@ -1,15 +1,16 @@
 """Describes the columns of a table for `ae_jax data`: kinds, categories, missing values and constant columns."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Int, Shaped
 
-from ae_jax.data import empty_rows, lazy_arrays, schema_fit, splits
+from ae_jax.data import empty_rows, labels, lazy_arrays, schema_fit, splits
 
 _MOST_COLUMNS = 20  # maximum number of columns in a line
 _MISSING = "mean"  # suggested config.data.missing, if values are missing
+_USUAL = 0.75  # minimum fraction of the rows in a class that can be the normal one
 _MOST_CLASSES = 20  # if the last column has at most this number of categories, it may be the labels
 
 
@@ -53,6 +54,35 @@ def options(arrays: Mapping[str, Any]) -> dict[str, Any]:
     "scale": "standard",
     **({"missing": _MISSING} if gaps else {}),
   }
+
+
+def recording_options(arrays: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns keys of `config.data` that read the rows of a table as a recording: labels, unused columns and a mask.
+
+  Args:
+    arrays: Arrays of a source, with the key "table".
+    chosen: Keys of `config.data` for the rows of the table, which may name the labels.
+  """
+  table, label = arrays["table"], chosen.get("label", "")
+  words = tuple(f"{name}=ignore" for name in table.vocabularies if name != label)
+  found: dict[str, Any] = {"label": label} if label else {}
+  if label:
+    labels_of_rows, names = _classes(arrays, label)
+    values, counts = np.unique(labels_of_rows, return_counts=True)
+    if len(values) > 1 and counts.max() >= _USUAL * counts.sum():
+      found["one_class"] = labels.class_name(int(values[counts.argmax()]), names)
+  found |= {"columns": words} if words else {}
+  return found | ({"missing": "mask"} if _missing(arrays).any() else {})
+
+
+def _classes(arrays: Mapping[str, Any], label: str) -> tuple[Int[np.ndarray, " rows"], Sequence[str] | None]:
+  """Returns the labels of the training rows, and the names of the labels (None: they have none)."""
+  table = arrays["table"]
+  if label not in table.names:
+    return lazy_arrays.read_all(arrays["train_labels"]), arrays.get("class_names")
+  position = table.names.index(label)
+  codes = np.concatenate([part[:, position] for part in lazy_arrays.parts(arrays["train"])])
+  return codes.astype(np.int64), table.vocabularies[label]
 
 
 def label_column(arrays: Mapping[str, Any]) -> str:

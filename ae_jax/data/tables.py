@@ -21,7 +21,7 @@ from ae_jax.system import cache
 _SUFFIXES = {"csv": (".csv", ".csv.gz", ".tsv"), "parquet": (".parquet", ".pq")}
 _EXPANSION = {"csv": 1, "parquet": 2}  # estimated ratio of the size of the raw rows to the size of the file
 _NAMES = {"train": ("train",), "validation": splits.VALIDATION_NAMES, "test": ("test",)}  # split -> names of its file
-_CACHE_VERSION = "3"  # changes whenever the contents of the cache change
+_CACHE_VERSION = "4"  # changes whenever the contents of the cache change
 
 
 def files(
@@ -37,7 +37,7 @@ def files(
   """Reads a CSV or Parquet file, or a folder with train.csv and possibly test.csv and validation.csv.
 
   A CSV file begins with a row of column names. Without a test file, the test rows are drawn from the training rows (see
-  `draws.divide`).
+  `draws.divide`). `record_steps` and `record_names` describe several files, as in `series_folders.read`.
 
   Args:
     name: Name of the source, "csv" or "parquet".
@@ -205,8 +205,8 @@ def _scan(
 
   Returns:
     {"columns": [(name, kind, words), ...], "unused": columns that are not inputs, "counts": {split: number of rows},
-    "answers": {"train_label": labels, ...}, "notes": notes}. The words are the categories, or how a boolean column
-    spells false and true.
+    "files": {split: {file: number of its rows}}, "answers": {"train_label": labels, ...}, "notes": notes}. The words
+    are the categories, or how a boolean column spells false and true.
   """
   from ae_jax.data import table_files
 
@@ -226,7 +226,8 @@ def _scan(
     truths = list(truth_words.pair(column.words) or ()) if kind == "boolean" else []
     columns.append((name, kind, sorted(words) if kind == "categorical" else truths))
   answers = {f"{split}_{key}": values for split, each in found.items() for key, values in each.answers.items()}
-  names, counts = ({split: getattr(each, field) for split, each in found.items()} for field in ("names", "rows"))
+  names, of_files = ({split: getattr(each, field) for split, each in found.items()} for field in ("names", "rows"))
+  counts = {split: sum(rows.values()) for split, rows in of_files.items()}
   if not columns:
     raise errors.UserError(f"{where}: no column can be used; set the kinds of the inputs in config.data.columns")
   used = [name for name, _, _ in columns]
@@ -241,7 +242,7 @@ def _scan(
       f"{where}: {split}", set(present) - set(names["train"]), "the training file has no such columns"
     )
   unused = [name for name in names["train"] if name not in used]
-  return {"columns": columns, "unused": unused, "counts": counts, "answers": answers, "notes": notes}
+  return {"columns": columns, "unused": unused, "counts": counts, "files": of_files, "answers": answers, "notes": notes}
 
 
 def _few(names: Any) -> str:
@@ -282,6 +283,7 @@ def _with_answers(
       f"{where}: has only {remarks.counted(count, 'row')}, too few to hold out a test set; provide at least 3, or add "
       "a test file"
     )
+  arrays |= several_files.as_recordings(description["files"])
   return arrays | {"table": table, "class_names": class_names, "remarks": [*notes, *description["notes"], *label_notes]}
 
 

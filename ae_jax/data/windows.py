@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float64, Int, Shaped
 
 from ae_jax import errors
-from ae_jax.data import kinds, lazy_arrays, splits
+from ae_jax.data import kinds, lazy_arrays, schema_fit, splits
 
 _RECORDS = {"train": "training recording", "validation": "validation recording", "test": "test recording"}
 
@@ -22,9 +22,10 @@ def check(name: str, kind: str, window: int, stride: int) -> None:
     errors.check(valid, f"data.{key}", value, "an integer, 0 or more")
   if stride and not window:
     raise errors.UserError(f"config.data.stride={stride}: needs config.data.window, the length of a window in steps")
-  if window and name not in kinds.ARRAY_FILES:
+  recorded = (*kinds.ARRAY_FILES, *schema_fit.NAMED)
+  if window and name not in recorded:
     raise errors.UserError(
-      f"config.data.window={window}: windows can only be cut from the data sources {', '.join(kinds.ARRAY_FILES)}, not "
+      f"config.data.window={window}: windows can only be cut from the data sources {', '.join(recorded)}, not "
       f"from config.data.name={name!r}; set config.data.window=0"
     )
   if window and kind not in ("auto", "series"):
@@ -35,21 +36,29 @@ def check(name: str, kind: str, window: int, stride: int) -> None:
 
 
 def cut(
-  arrays: dict[str, Any], window: int, stride: int, where: str, test: float = 1 / 5, validation: float = 0.0
+  arrays: dict[str, Any],
+  window: int,
+  stride: int,
+  where: str,
+  *,
+  test: float = 1 / 5,
+  validation: float = 0.0,
+  normal: int | None = None,
 ) -> list[str]:
   """Replaces the recordings [T] or [T, C] of a source by their windows [N, window, C], in place.
 
   Windows start every `stride` steps. Without a test recording, the last fraction `test` of the training recording
   becomes the test recording. Then, if `validation` is not 0 and there is no validation recording, the last fraction
   `validation` of the rest becomes the validation recording. Recordings are split before they are cut, so no window
-  contains steps of two splits. The label of a window is the largest label of its steps.
+  contains steps of two splits. The label of a window is that of `label_of`, with `normal` as label of the normal class.
 
   If a source has several recordings (`record_steps`, see `series_folders.read`), each of them is split in this way, and
   no window contains steps of two recordings.
 
   `test_start` [N] becomes the step at which each test window begins in its recording as stored, including the steps
   before a test part that was split off. With several recordings, `test_recording` [N] becomes their names. With labels,
-  `test_step_labels` [N, window] becomes the labels of the steps of the test windows.
+  `test_step_labels` [N, window] becomes the labels of the steps of the test windows, and `test_times` [N, window] their
+  times, if the recordings have `train_times`, ... (see `recorded_tables`).
 
   Returns:
     Notes about the number of windows, and about steps at the end of a recording that are in no window.
@@ -70,17 +79,11 @@ def cut(
     arrays[split] = of_record(arrays[split], window, stride, f"the {name} of {where}", lengths)
     if (labels := arrays.get(f"{split}_labels")) is not None:
       of_steps = of_record(labels, window, stride, f"the labels of {where}", lengths)[:][..., 0]
-      arrays[f"{split}_labels"] = of_steps.max(1)
+      arrays[f"{split}_labels"] = label_of(of_steps, normal)
       arrays |= {"test_step_labels": of_steps} if split == "test" else {}
-    for column in (f"{split}_target", f"{split}_mask"):
-      if column in arrays:
-        arrays[column] = of_record(arrays[column], window, stride, f"the {column} of {where}", lengths)
-    for column in ("weight", "lengths"):
-      if f"{split}_{column}" in arrays:
-        raise errors.UserError(
-          f"config.data.window={window}: {where} has `{column}_{split}`, which is not supported for windows; remove "
-          "this array"
-        )
+    if (times := arrays.pop(f"{split}_times", None)) is not None and split == "test":
+      arrays["test_times"] = of_record(times, window, stride, name, lengths)[:][..., 0]
+    _cut_columns(arrays, split, window, stride, lengths, where)
     notes.append(_note(name, lengths, len(arrays[split]), window, stride))
   counts = [_count(n, window, stride) for n in steps["test"]]
   firsts = [first + stride * np.arange(count) for first, count in zip(offsets, counts, strict=True)]
@@ -88,6 +91,21 @@ def cut(
   if len(counts) > 1:
     arrays["test_recording"] = np.repeat(np.array(names.get("test") or names["train"]), counts)
   return notes
+
+
+def _cut_columns(
+  arrays: dict[str, Any], split: str, window: int, stride: int, lengths: Sequence[int], where: str
+) -> None:
+  """Cuts the targets and masks of the recordings of `split` into windows, in place; see `cut`."""
+  for column in (f"{split}_target", f"{split}_mask"):
+    if column in arrays:
+      arrays[column] = of_record(arrays[column], window, stride, f"the {column} of {where}", lengths)
+  for column in ("weight", "lengths"):
+    if f"{split}_{column}" in arrays:
+      raise errors.UserError(
+        f"config.data.window={window}: {where} has `{column}_{split}`, which is not supported for windows; remove "
+        "this array"
+      )
 
 
 def _hold_out(arrays: dict[str, Any], steps: dict[str, Any], share: float, split: str) -> None:
@@ -147,6 +165,18 @@ def of_record(
 
   channels = record.shape[1] if len(record.shape) == 2 else 1
   return lazy_arrays.LazyArray((len(starts), window, channels), record.dtype, read)
+
+
+def label_of(of_steps: Shaped[np.ndarray, "windows window"], normal: Any = None) -> Shaped[np.ndarray, " windows"]:
+  """Returns the label of each window: the largest label of its steps.
+
+  If `normal` is the label of the normal class, a window with steps of other classes gets the largest label of these.
+  """
+  if normal is None:
+    return of_steps.max(1)
+  is_other = of_steps != normal
+  found = np.where(is_other, of_steps, of_steps.min()).max(1)
+  return np.where(is_other.any(1), found, normal)
 
 
 def steps_of(count: int, window: int, stride: int) -> list[tuple[int, int]]:

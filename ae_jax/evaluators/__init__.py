@@ -193,16 +193,15 @@ def analyses(evaluators: Sequence[Evaluator], context: EvalContext) -> Iterator[
   and each evaluator with analyses yields one note instead.
   """
   finite = np.isfinite(context.test_codes).all() and np.isfinite(context.train_codes).all()
-  drawable = functools.partial(
-    display.drawable, kind=context.dataset.kind, names=context.dataset.element_names, value=context.dataset.value_label
-  )
+  dataset = context.dataset
+  labels = (dataset.element_names, dataset.value_label, dataset.channel_names)
   diverged = "some latent codes are not finite: training diverged; lower config.optimizer.learning_rate"
   for evaluator in evaluators:
     results = evaluator.analyze(context) if finite or not evaluator.analyses else [("remark", diverged)]
     for name, value in _distinct([(evaluator, results)]):
       number = isinstance(value, int | float)
       value = value if not number or math.isfinite(value) else _not_finite(name)
-      yield f"{evaluator.name}/{name}", drawable(value)
+      yield f"{evaluator.name}/{name}", display.drawable(value, dataset.kind, *labels)
 
 
 def _not_finite(name: str) -> str:

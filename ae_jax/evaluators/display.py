@@ -14,7 +14,9 @@ _LARGEST_SIDE = 256  # pixels; larger images are not drawn larger, and their fil
 _X_LABELS = {"table": "column", "series": "time step"}
 
 
-def drawable(figure: Any, kind: str, names: tuple[str, ...] = (), value: str = "value") -> Any:
+def drawable(
+  figure: Any, kind: str, names: tuple[str, ...] = (), value: str = "value", channels: tuple[str, ...] = ()
+) -> Any:
   """Returns a figure whose examples can be drawn as images or as plots with labelled axes.
 
   The row of a table becomes an array [columns, 1]. A volume is replaced by its middle slice, which the title names.
@@ -25,11 +27,12 @@ def drawable(figure: Any, kind: str, names: tuple[str, ...] = (), value: str = "
     kind: Kind of the examples, a value of `types.KINDS`.
     names: Names of the columns of a table.
     value: Name of the values of a table or series.
+    channels: Names of the channels of series; () if they have none.
   """
   if not isinstance(figure, figures.Plotted) or (kind == "images" and isinstance(figure, figures.Attention)):
     return figure
   if kind in _X_LABELS:
-    figure = dataclasses.replace(figure, x_label=_X_LABELS[kind], y_label=value, x_names=names)
+    figure = dataclasses.replace(figure, x_label=_X_LABELS[kind], y_label=value, x_names=names, channels=channels)
   convert = _CONVERSIONS[kind]
   examples = next(iter(figure.rows.values())) if isinstance(figure, figures.ExampleRows) else figure.examples
   title = figure.title

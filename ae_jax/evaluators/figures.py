@@ -24,6 +24,7 @@ class Plotted:
   x_label: str = ""  # "" for images, and in files of earlier versions
   y_label: str = ""
   x_names: tuple[str, ...] = ()  # name of each column of a table; () for series
+  channels: tuple[str, ...] = ()  # names of the channels of series; () if they have none
   captions: tuple[str, ...] = ()  # text above each example, such as its position in a recording; () for none
 
 
@@ -85,8 +86,11 @@ class Timelines:
   title: str
   steps: dict[str, np.ndarray]  # title of a panel -> [2, K]: time steps and their scores
   windows: dict[str, np.ndarray]  # title of a panel -> [2, K]: centres of windows, and their mean scores per step
-  marked: dict[str, np.ndarray]  # title of a panel -> [K, 2]: first step and last step + 1 of each anomalous stretch
+  # title of a panel -> [K, 2]: first step and last step + 1 of each anomalous stretch, or times of first and last step
+  marked: dict[str, np.ndarray]
   threshold: float  # of the mean scores of windows; NaN if there is none
+  time: str = ""  # name of the times that stand for the steps; "" if the steps are counted
+  is_date: bool = False  # whether the times are days since 1970-01-01
 
 
 @dataclasses.dataclass(frozen=True)

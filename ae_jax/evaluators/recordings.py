@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 from jaxtyping import Float64, Int, Shaped
 
+from ae_jax import data
 from ae_jax.data import windows
 from ae_jax.decisions import thresholds
 from ae_jax.evaluators import figures
@@ -33,7 +34,7 @@ def analyze(
     return
   window = dataset.shape[0]
   squares = context.squares(context.reconstructions).sum(-1)
-  recordings = _recordings(dataset.test_start, dataset.test_recording)
+  recordings = _recordings(dataset)
   largest = np.argsort([-squares[rows].max() for rows in recordings.values()], kind="stable")[:_MOST_PANELS]
   names = [[*recordings][number] for number in sorted(largest)]
   found: dict[str, dict[str, np.ndarray]] = {"steps": {}, "windows": {}, "marked": {}}
@@ -51,20 +52,21 @@ def analyze(
   elif threshold is not None:
     title += f"; the threshold is one of {threshold.kind} scores, so it is not shown"
   thinned = {part: {name: _thinned(curve) for name, curve in found[part].items()} for part in ("steps", "windows")}
-  yield "scores_over_time", figures.Timelines(title, **thinned, marked=found["marked"], threshold=value)
+  axis = dataset.time_axis
+  labels = {} if axis is None else {"time": axis.name, "is_date": axis.is_date}
+  yield "scores_over_time", figures.Timelines(title, **thinned, marked=found["marked"], threshold=value, **labels)
 
 
-def _recordings(
-  starts: Int[np.ndarray, " windows"], names: Shaped[np.ndarray, " windows"] | None
-) -> dict[str, Int[np.ndarray, " rows"]]:
+def _recordings(dataset: data.Dataset) -> dict[str, Int[np.ndarray, " rows"]]:
   """Returns {title of a panel: indices of its windows} of each recording; the title says where the test part begins."""
+  starts, names = dataset.test_start, dataset.test_recording
   is_new = np.diff(starts) <= 0
   if names is not None:
     is_new |= names[1:] != names[:-1]
   found: dict[str, Int[np.ndarray, " rows"]] = {}
   for rows in np.split(np.arange(len(starts)), np.flatnonzero(is_new) + 1):
-    start = starts[rows[0]]
-    where = f"test part, from step {start:,}" if start else "test recording, from step 0"
+    start = dataset.start_of(int(rows[0]))
+    where = f"test part, from {start}" if starts[rows[0]] else f"test recording, from {start}"
     title = where if names is None else f"{names[rows[0]]}: {where}"
     found[f"{title} ({len(found) + 1})" if title in found else title] = rows  # files in two folders can have one name
   return found
@@ -72,21 +74,29 @@ def _recordings(
 
 def _panel(
   context: EvalContext, rows: Int[np.ndarray, " rows"], squares: Float64[np.ndarray, "rows window"]
-) -> tuple[Float64[np.ndarray, "2 steps"], Float64[np.ndarray, "2 rows"], Int[np.ndarray, "stretches 2"]]:
-  """Returns the errors over time of the windows at `rows`, the errors of these windows, and the anomalous stretches."""
+) -> tuple[Float64[np.ndarray, "2 steps"], Float64[np.ndarray, "2 rows"], Shaped[np.ndarray, "stretches 2"]]:
+  """Returns the errors over time of the windows at `rows`, the errors of these windows, and the anomalous stretches.
+
+  The stretches are (first step, last step + 1), or (time of the first step, time of the last step).
+  """
   dataset, (_, window) = context.dataset, squares.shape
   starts = dataset.test_start[rows]
   stride = context.run.config.data.stride or window
   count = (len(rows) - 1) * stride + window
-  steps = np.arange(starts[0], starts[0] + count)
+  steps = np.arange(starts[0], starts[0] + count, dtype=np.float64)
+  middles = starts + (window - 1) / 2
+  if dataset.test_times is not None:
+    times = dataset.test_times[rows]
+    steps[(starts - starts[0])[:, None] + np.arange(window)] = times
+    middles = times[:, [0, -1]].mean(1)
   errors = windows.over_time(squares, stride, count)
   in_windows = np.isfinite(errors)  # a stride longer than a window leaves steps out
   anomalous = np.zeros(count)
   if dataset.one_class is not None and dataset.test_step_labels is not None:
     anomalous = windows.over_time(dataset.test_step_labels[rows] != dataset.one_class, stride, count)
-  borders = np.flatnonzero(np.diff(anomalous > 0, prepend=False, append=False))
-  of_windows = np.stack([starts + (window - 1) / 2, squares.mean(1)])
-  return np.stack([steps, errors])[:, in_windows], of_windows, borders.reshape(-1, 2) + starts[0]
+  marked = np.flatnonzero(np.diff(anomalous > 0, prepend=False, append=False)).reshape(-1, 2)
+  marked = marked + starts[0] if dataset.test_times is None else steps[marked - [0, 1]]
+  return np.stack([steps, errors])[:, in_windows], np.stack([middles, squares.mean(1)]), marked
 
 
 def _thinned(curve: Float64[np.ndarray, "2 points"]) -> Float64[np.ndarray, "2 fewer"]:

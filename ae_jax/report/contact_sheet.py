@@ -40,7 +40,7 @@ def draw(path: pathlib.Path, dataset: datasets.Dataset, source: str) -> None:
     figure = figures.ExampleRows(title, {name: _padded(examples, dataset.span.low) for name, examples in rows.items()})
   else:
     figure = figures.Gallery(title, next(iter(rows.values())))
-  figure = display.drawable(figure, dataset.kind, dataset.element_names, dataset.value_label)
+  figure = display.drawable(figure, dataset.kind, dataset.element_names, dataset.value_label, dataset.channel_names)
   pictures.draw(path, figure, dataset.value_range)
 
 

@@ -71,7 +71,7 @@ def _overlaid(item: figures.ExampleRows, value_range: str) -> canvas.Figure:
   scaled = [_panels((examples - low) / (high - low)) for examples in both]
   _draw(axes, item, scaled[0], (0.0, 1.0), _ACROSS, colour="tab:gray", observed=observed)
   _draw(axes, item, scaled[1], (0.0, 1.0), _ACROSS, colour="tab:orange")
-  names = [f"channel {channel + 1}" for channel in range(depth)] if depth > 1 else []
+  names = _channel_names(item, depth) if depth > 1 else []
   _label(axes, item, steps, limits * down, (down * depth, min(_ACROSS, count)), 9, row_names=names * down)
   for number, caption in enumerate(item.captions[:count]):
     axes.text(number % _ACROSS + 0.03, _HEIGHT + 0.06 - number // _ACROSS * depth, canvas.plain(caption), fontsize=6)
@@ -108,7 +108,7 @@ def _below_each_other(item: figures.ExampleRows, value_range: str) -> canvas.Fig
       examples = np.where(observed | is_shown, examples, np.nan)
   _draw(axes, item, examples, limits, count, observed=observed)
   _label(axes, item, examples.shape[1], [limits] * len(item.rows), (len(item.rows), count), width - 1.9)
-  _legend(picture, axes, item, _channel_entries(examples))
+  _legend(picture, axes, item, _channel_entries(item, examples))
   axes.set_yticks(_HEIGHT / 2 - np.arange(len(item.rows)), [*item.rows], fontsize=7)
   axes.set_ylabel(f"{item.y_label},\n{limits[0]:.3g} to {limits[1]:.3g} in each row", fontsize=7)
   for number, caption in enumerate(item.captions[:count]):
@@ -125,7 +125,7 @@ def _gallery(item: figures.Gallery, value_range: str) -> canvas.Figure:
   _draw(axes, item, item.examples, limits, columns)
   down = -(-len(item.examples) // columns)
   _label(axes, item, item.examples.shape[1], [limits] * down, (down, columns), width)
-  _legend(picture, axes, item, _channel_entries(item.examples))
+  _legend(picture, axes, item, _channel_entries(item, item.examples))
   return picture
 
 
@@ -140,7 +140,7 @@ def _explorer(item: figures.Explorer, value_range: str) -> canvas.Figure:
     axes.set_title(f"{down} down, {across} across", fontsize=7)
     _draw(axes, item, groups[number], limits, side)
     _label(axes, item, groups.shape[2], [limits] * side, (side, side), width)
-  _legend(picture, axes, item, _channel_entries(groups))
+  _legend(picture, axes, item, _channel_entries(item, groups))
   return picture
 
 
@@ -160,7 +160,7 @@ def _attention(item: figures.Attention, value_range: str) -> canvas.Figure:
   _label(below, item, weights.shape[1], [largest], (1, len(series)), 9)
   below.set_xlabel(item.x_label if weights.shape[1] == series.shape[1] else "token", fontsize=8)
   below.set_ylabel("attention weight", fontsize=8)
-  _legend(picture, above, item, _channel_entries(series))
+  _legend(picture, above, item, _channel_entries(item, series))
   return picture
 
 
@@ -244,10 +244,17 @@ def _label(
   axes.set_ylabel(item.y_label, fontsize=8)
 
 
-def _channel_entries(examples: Float[np.ndarray, "*n t c"]) -> Entries:
+def _channel_entries(item: figures.Plotted, examples: Float[np.ndarray, "*n t c"]) -> Entries:
   """Returns the legend of the channels of series; {} if there is only one."""
   count = examples.shape[-1]
-  return {f"channel {channel + 1}": ("-", {"color": f"C{channel}"}) for channel in range(count if count > 1 else 0)}
+  names = _channel_names(item, count if count > 1 else 0)
+  return {name: ("-", {"color": f"C{channel}"}) for channel, name in enumerate(names)}
+
+
+def _channel_names(item: figures.Plotted, count: int) -> list[str]:
+  """Returns the names of the first `count` channels."""
+  names = item.channels or [f"channel {channel + 1}" for channel in range(count)]
+  return [canvas.plain(name) for name in names[:count]]
 
 
 def _legend(picture: canvas.Figure, axes: Axes, item: figures.Plotted, entries: Entries) -> None:

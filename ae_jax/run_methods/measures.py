@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float64
 
 from ae_jax import errors
-from ae_jax.data import empty_rows, ranges, table_rows, windows
+from ae_jax.data import empty_rows, ranges, recorded_tables, table_rows, windows
 from ae_jax.decisions import scores, thresholds
 from ae_jax.runs import metric_names
 from ae_jax.types import AnyArray
@@ -158,16 +158,18 @@ def column_errors(run: Any, x: Any, **columns: Any) -> dict[str, float]:
   return run.schema.column_errors(run.schema.decode(outputs), raw, ~np.isnan(raw))
 
 
-def score_record(run: Any, record: AnyArray) -> Float64[np.ndarray, " steps"]:
+def score_record(run: Any, record: Any, *, per_channel: bool = False) -> Float64[np.ndarray, "steps ..."]:
   """Returns the anomaly score of each time step of a long recording, for a run with config.data.window.
 
   Args:
     run: The run.
-    record: Recording [T] or [T, C]. It is cut into windows like the training recording.
+    record: Recording [T] or [T, C]; or a DataFrame or dict of columns, if the run was trained on a table. It is cut
+      into windows like the training recording. With config.data.missing="mask", missing values do not count.
+    per_channel: Whether to return the errors of each channel instead of their sum.
 
   Returns:
     Squared reconstruction error of each step, [T], summed over the channels and averaged over the windows that contain
-    the step; NaN for steps at the end that are in no window.
+    the step; NaN for steps at the end that are in no window. With `per_channel=True`, the errors [T, C].
 
   Raises:
     UserError: The run was not trained on windows, or the recording is shorter than a window.
@@ -175,10 +177,17 @@ def score_record(run: Any, record: AnyArray) -> Float64[np.ndarray, " steps"]:
   window, stride = run.config.data.window, run.config.data.stride or run.config.data.window
   if not window:
     raise errors.UserError("score_record: the examples of this run are not windows (config.data.window=0); use score")
-  x = run.conversion(windows.of_record(np.asarray(record), window, stride, "the recording")[:]).x
-  reconstructions = run.apply("reconstruct", x, run.check_columns(len(x), {}))
-  squares = np.square(reconstructions - x, dtype=np.float64).sum(-1)
-  return windows.over_time(squares, stride, len(record))
+  record, observed = recorded_tables.values_of(record, run.channel_names, run.config.data.missing, "the recording")
+  x, mask = (
+    None if values is None else windows.of_record(values, window, stride, "the recording")[:]
+    for values in (record, observed)
+  )
+  inputs = inputs_of(run, x, mask, None, {})
+  squares = np.square(run.apply("reconstruct", inputs.x, inputs.columns) - inputs.x, dtype=np.float64)
+  squares = squares if inputs.mask is None else squares * inputs.mask
+  if not per_channel:
+    return windows.over_time(squares.sum(-1), stride, len(record))
+  return np.stack([windows.over_time(each, stride, len(record)) for each in np.moveaxis(squares, -1, 0)], 1)
 
 
 def inputs_of(run: Any, x: Any, mask: AnyArray | None, target: Any, columns: dict[str, Any]) -> scores.Inputs:

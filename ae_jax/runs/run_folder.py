@@ -61,6 +61,7 @@ def _describe_data(dataset: data.Dataset) -> dict[str, Any]:
     "faults": list(dataset.faults),
     "split": dataset.split and dataset.split.as_json(),
     "class_names": list(dataset.class_names or ()),
+    "channel_names": list(dataset.channel_names),
     "scaling": dataset.scaling and dataclasses.asdict(dataset.scaling),
     "standardisation": dataset.standardisation and dataset.standardisation.as_json(),
     "schema": dataset.schema and dataset.schema.as_json(),

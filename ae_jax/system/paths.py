@@ -51,4 +51,10 @@ def relative_name(file: str, folder: str | os.PathLike[str]) -> str:
 
 def command_line(arguments: Iterable[str]) -> str:
   """Returns a command as the text that a user can copy to the shell of this system."""
-  return subprocess.list2cmdline(arguments) if sys.platform == "win32" else shlex.join(arguments)
+  return subprocess.list2cmdline(arguments) if sys.platform == "win32" else " ".join(map(_quoted, arguments))
+
+
+def _quoted(argument: str) -> str:
+  """Returns an argument as it is written in a POSIX shell; with double quotes if it contains only single ones."""
+  is_plain = "'" in argument and not set(argument) & set('"$`\\!\n')
+  return f'"{argument}"' if is_plain else shlex.quote(argument)

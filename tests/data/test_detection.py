@@ -215,9 +215,9 @@ def test_long_tables_of_few_columns_can_be_records(tmp_path):
     path = tmp_path / f"{name}.npy"
     np.save(path, GENERATOR.normal(size=shape))
     result = inspected(path)[1]
-    assert result.is_record == (name == "record")
-    assert any("window=STEPS" in line for line in result.lines) != result.is_record
-  command = inspection.record_command("npy", "record.npy")
+    assert (result.recorded is not None) == (name == "record")
+    assert any("window=STEPS" in line for line in result.lines) == (result.recorded is None)
+  command = inspection.record_command("npy", "record.npy", inspection.RECORD_OPTIONS)
   assert command == (
     "ae_jax train --config=dense:npy --config.data.path=record.npy --config.data.window=50 --config.data.range=real "
     "--config.data.scale=standard --config.objective.likelihood=gaussian"

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from made_contexts import context_of, images
 
-from ae_jax.data import windows
+from ae_jax.data import recorded_tables, windows
 from ae_jax.decisions import thresholds
 from ae_jax.evaluators import anomaly_flags, figures, reconstruction, recordings
 
@@ -94,3 +94,21 @@ def test_the_worst_and_the_best_windows_do_not_overlap():
     assert results[name].title.endswith("without windows that overlap these")
   errors = context().squared_errors
   assert int(results["worst"].captions[0].rpartition(" ")[2]) == FIRST + STRIDE * errors.argmax()
+
+
+def test_times_stand_for_steps():
+  made = context(STRIDE)
+  days = 20_000 + np.arange(60) / 24
+  cut = windows.of_record(days, WINDOW, STRIDE, "")[:][..., 0]
+  axis = recorded_tables.TimeAxis("time", True)
+  plain = timelines(made)
+  made = dataclasses.replace(made, dataset=dataclasses.replace(made.dataset, test_times=cut, time_axis=axis))
+  item = timelines(made)
+  assert (item.time, item.is_date) == ("time", True)
+  (title,) = item.steps
+  assert title == "test part, from 2024-10-04 00:00"
+  (steps, errors), (middles, _) = item.steps[title], item.windows[title]
+  np.testing.assert_array_equal(steps, days[: len(steps)])
+  np.testing.assert_array_equal(errors, next(iter(plain.steps.values()))[1])
+  np.testing.assert_allclose(middles, cut.mean(1))
+  np.testing.assert_array_equal(item.marked[title], days[[[20, 22], [40, 40]]])
