@@ -40,6 +40,8 @@ def estimates(points: Shaped[np.ndarray, "points elements"]) -> dict[str, Estima
     {"TwoNN": (estimate, low, high), "maximum likelihood": (estimate, low, high)}, or {} for fewer than 100 distinct
     points. `high` is at most the number of elements, unless the estimate is larger.
   """
+  if len(points) < FEWEST:
+    return {}
   from sklearn.neighbors import NearestNeighbors  # takes a second
 
   x = _distinct(points[np.random.default_rng(0).permutation(len(points))[:_POINTS]])

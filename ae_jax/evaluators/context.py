@@ -12,8 +12,9 @@ from jaxtyping import Bool, Float, Int, Integer, PyTree
 from ae_jax import data
 from ae_jax.data import lazy_arrays, ranges
 from ae_jax.decisions import run_data, scores
+from ae_jax.evaluators import pca
 from ae_jax.models import inference
-from ae_jax.ops import randomness
+from ae_jax.ops import losses, randomness
 from ae_jax.run_methods import latents
 
 _BATCH = 512  # maximum number of examples per call in `EvalContext.map_examples`
@@ -181,6 +182,11 @@ class EvalContext:
   def train_codes(self) -> Float[np.ndarray, "examples latents"]:
     """Latent codes of the examples in `train`, as vectors."""
     return as_vectors(self.run.apply("encode", self.train, self.columns("train")))
+
+  @functools.cached_property
+  def baseline_pca(self) -> pca.CentredPCA | pca.QuantisedPCA:
+    """PCA of `train` with the budget of the latent code; see `pca.fit_baseline`."""
+    return pca.fit_baseline(losses.flat(self.train), self.run.model.code)
 
   def generator(self) -> np.random.Generator:
     """Returns a NumPy generator seeded with the run's seed."""

@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int, Integer
 
+from ae_jax.evaluators import pca
 from ae_jax.evaluators.context import spaced
+from ae_jax.ops import losses
 
 NEIGHBOURS = 3  # k in precision and recall (Kynkaanniemi et al. 2019)
 WIDTH = 64  # number of features
@@ -17,6 +19,7 @@ _MOST_CLASSES = 1_000  # maximum number of classes for which a classifier is tra
 _MOST_NUMBERS = 2**26  # maximum number of elements in the classifier's training examples; larger sets are subsampled
 _CANDIDATES = 4  # `nearest` computes the exact distances of the 4 examples with the smallest rounded distances
 _BLOCK = 512  # rows of the distance matrix per matrix product
+_PART = 2**18  # maximum number of elements whose exact squared errors are computed at once, if examples are not larger
 _ROUNDING = 1e-10  # squared distances are equal if they differ by less than this fraction of the largest squared norm
 
 Function = Callable[[np.ndarray], np.ndarray]  # maps examples [N, ...] to an array [N, ...]
@@ -105,12 +108,8 @@ def classifier_features(
 
 def component_features(examples: Float[np.ndarray, "examples ..."]) -> Function:
   """Fits PCA to examples; returns the function that maps examples to PCA scores, float64 [N, at most 64]."""
-  from sklearn.decomposition import PCA  # a second of imports
-
-  flat = examples.reshape(len(examples), -1)
-  with np.errstate(divide="ignore", invalid="ignore"):  # PCA divides by the total variance, which may be 0
-    fitted = PCA(min(WIDTH, *flat.shape), random_state=0).fit(flat)
-  return lambda x: fitted.transform(x.reshape(len(x), -1)).astype(np.float64)
+  fitted = pca.fit(losses.flat(examples), WIDTH, solver="auto")
+  return lambda x: fitted.transform(losses.flat(x)).astype(np.float64)
 
 
 def frechet_distance(a: Float[np.ndarray, "n features"], b: Float[np.ndarray, "m features"]) -> float:
@@ -194,12 +193,18 @@ def nearest(
   positions, distances = [], []
   for block, rounded in _squared_distances(examples - centre, others - centre):
     near = np.argpartition(rounded, candidates - 1, 1)[:, :candidates]
-    exact = np.stack([_squared_errors(examples[block], others[column]) for column in near.T], 1)
+    exact = np.stack([_squared_errors(examples[block], others, column) for column in near.T], 1)
     best = exact.argmin(1)[:, None]
     positions.append(np.take_along_axis(near, best, 1)[:, 0])
     distances.append(np.sqrt(np.take_along_axis(exact, best, 1)[:, 0]))
   return np.concatenate(positions), np.concatenate(distances)
 
 
-def _squared_errors(a, b):
-  return np.square(a - b, dtype=np.float64).sum(1)
+def _squared_errors(a, b, chosen):
+  """Returns the squared distance of each row of `a` to the row of `b` at `chosen`, float64.
+
+  The rows are processed in parts, because temporary arrays that fit in the cache make this several times faster.
+  """
+  size = max(1, _PART // a.shape[1])
+  parts = (slice(start, start + size) for start in range(0, len(a), size))
+  return np.concatenate([np.square(a[part] - b[chosen[part]], dtype=np.float64).sum(1) for part in parts])

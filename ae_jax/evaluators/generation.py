@@ -21,7 +21,7 @@ POSITIONS = np.linspace(-2.5, 2.5, 11)  # positions of the explorer's grid point
 _COARSE_POSITIONS = np.linspace(-2.5, 2.5, 5)  # for large examples
 _MAX_NEAREST = 1_000  # maximum number of samples whose nearest training example is searched for
 _MAX_PRODUCTS = 2**35  # maximum number of multiplications in this search; at least the gallery is included
-_MAX_ELEMENTS = 2**25  # maximum number of elements in all samples from a density
+_MAX_ELEMENTS = 2**25  # maximum number of elements in all samples from a density, and in the grids of the explorer
 _MAX_LATENT = 4_096  # maximum size of the latent code
 _POOR_PRIOR = 3.0  # ratio of Fréchet distances from which draws from the prior are called poor
 _GALLERY, _LARGE_GALLERY = 64, 16  # samples in the gallery; the second number is for large examples
@@ -104,12 +104,10 @@ def samples_by_class(context: EvalContext) -> ExampleRows:
 def _densities(context: EvalContext) -> Iterator[tuple[str, str, Float32[np.ndarray, "draws latent"]]]:
   """Yields (name, description, latent codes drawn from the density) for each density."""
   count = max(_gallery_size(context), min(DRAWS, _MAX_ELEMENTS // context.test[0].size))
-  codes, generator = context.train_codes, context.generator()
   if variational(context.run):
     yield "prior", "the prior", context.prior_codes(count)
-  mixture = densities.fit(codes)
-  description = "a Gaussian mixture fitted to the training codes"
-  yield "mixture", description, context.nearest_codes(mixture.draw(count, generator))
+  draws = densities.fit(context.train_codes).draw(count, context.generator())
+  yield "mixture", "a Gaussian mixture fitted to the training codes", context.nearest_codes(draws)
 
 
 def interpolations(context: EvalContext) -> Iterator[tuple[str, Any]]:
@@ -175,6 +173,7 @@ def explorer(context: EvalContext) -> Iterator[tuple[str, Any]]:
     )
     yield "traversal", ExampleRows(title, {names[0]: decode(POSITIONS[:, None] * steps)})
     return
+  steps = steps[: 2 * max(1, _MAX_ELEMENTS // (len(positions) ** 2 * context.test[0].size))]
   pairs = [(i, i + 1 if i + 1 < len(steps) else 0) for i in range(0, len(steps), 2)]
   down, across = (steps[[pair[side] for pair in pairs], None, None] for side in (0, 1))
   offsets = positions[:, None, None] * down + positions[:, None] * across  # [pairs, steps, steps, latent]

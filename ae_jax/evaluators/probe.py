@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from ae_jax.evaluators import base, figures, pca, shown
+from ae_jax.evaluators import base, figures, shown
 from ae_jax.evaluators.context import EvalContext, spaced
 from ae_jax.ops import losses
 
@@ -95,7 +95,7 @@ def _features(context: EvalContext) -> dict[str, tuple[np.ndarray, np.ndarray]]:
   """Returns the features of N training and M test examples: {name: ([N, features], [M, features])}."""
   tested = _tested_indices(context)
   train, test = (losses.flat(x) for x in (context.train, context.test[tested]))
-  transform = pca.fit_baseline(train, context.run.model.code).transform
+  transform = context.baseline_pca.transform
   features = {"code": (context.train_codes, context.test_codes[tested]), "pca": (transform(train), transform(test))}
   return features | ({"pixels": (train, test)} if train.shape[1] <= MAX_PIXELS else {})
 

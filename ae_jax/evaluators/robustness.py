@@ -18,27 +18,27 @@ SHIFTS = (1, 2, 3)  # pixels; errors are means over shifts up, down, left and ri
 ROTATIONS = (5, 10, 20, 45)  # degrees; errors are means over both directions of rotation
 MAX_EXAMPLES = 1_000  # maximum number of test examples, evenly spaced
 _MAX_ELEMENTS = 2**24  # maximum number of elements in these examples; if examples are large, fewer are used
-_MOVEMENTS_IN_FIGURE = (("shift", 3), ("rotation", 20), ("rotation", 45))
+_MOVEMENTS_IN_FIGURE = ("shift_3", "rotation_20", "rotation_45")
 
 
 def analyze(context: EvalContext) -> Iterator[tuple[str, Any]]:
   """Yields squared errors of the model and of PCA, the relative increase of the model's errors, and figures."""
   indices = _indices(context)
-  examples = context.test[indices]
-  methods = {
-    "squared_error": lambda x: context.reconstruct(x, indices),
-    "pca_squared_error": pca.reconstruction_function(context.train, context.run.model.code),
-  }
-  errors = {method: {} for method in methods}
-  yield "examples", len(examples)
-  for name, pairs in _disturbances(context, examples):
-    for method, reconstruct in methods.items():
-      errors[method][name] = float(np.mean([_error(reconstruct(disturbed), target) for disturbed, target in pairs]))
-      yield f"{method}/{name}", errors[method][name]
+  drawn = spaced(shown.SHOWN, len(indices))
+  rows = {"test images": context.test[indices[drawn]]}
+  errors = {"squared_error": {}, "pca_squared_error": {}}
+  yield "examples", len(indices)
+  for name, of_methods, disturbed, reconstructed in _measured(context, indices):
+    for method, error in zip(errors, of_methods, strict=True):
+      errors[method][name] = error
+      yield f"{method}/{name}", error
+    if name in _MOVEMENTS_IN_FIGURE:
+      label = name.replace("_", " ")
+      rows |= {label: disturbed[drawn], f"{label} reconstructed": reconstructed[drawn]}
   undisturbed = errors["squared_error"]["undisturbed"]
   for name, error in errors["squared_error"].items():
     yield f"increase/{name}", reconstruction.ratio(error, undisturbed) - 1.0
-  if examples.ndim != 4:
+  if context.test.ndim != 4:
     return
   labels = {"squared_error": "this model", "pca_squared_error": pca.name_of_baseline(context.run.model.code)}
   for kind, (strengths, unit, _) in MOVEMENTS.items():
@@ -53,7 +53,8 @@ def analyze(context: EvalContext) -> Iterator[tuple[str, Any]]:
     "blur",
     "rotation slightly blurs images, which makes them easier to reconstruct: compare the error with the error of PCA",
   )
-  yield "disturbed", _movement_figure(context, indices)
+  title = "Shifted (pixels) and rotated (degrees) test images, and their reconstructions"
+  yield "disturbed", figures.ExampleRows(title, rows)
 
 
 def _indices(context: EvalContext) -> Int[np.ndarray, " chosen"]:
@@ -61,6 +62,24 @@ def _indices(context: EvalContext) -> Int[np.ndarray, " chosen"]:
   indices = reconstruction.trained_class_only(np.arange(len(context.test)), context.dataset)
   count = min(MAX_EXAMPLES, max(1, _MAX_ELEMENTS // context.test[0].size))
   return indices[spaced(count, len(indices))]
+
+
+def _measured(
+  context: EvalContext, indices: Int[np.ndarray, " chosen"]
+) -> Iterator[tuple[str, tuple[float, float], np.ndarray, np.ndarray]]:
+  """Yields (name, (error of the model, error of PCA), disturbed examples, reconstructions) for each disturbance.
+
+  For movements, the errors are means over the directions, and the examples are moved in the first direction.
+  """
+  for name, pairs in _disturbances(context, context.test[indices]):
+    errors, shown_pair = [], None
+    for disturbed, target in pairs:
+      known = name == "undisturbed"  # these reconstructions are cached
+      reconstructed = context.reconstructions[indices] if known else context.reconstruct(disturbed, indices)
+      errors.append((_error(reconstructed, target), _error(pca.reconstruct(context.baseline_pca, disturbed), target)))
+      shown_pair = shown_pair or (disturbed, reconstructed)
+    of_model, of_pca = np.mean(errors, 0)
+    yield name, (float(of_model), float(of_pca)), *shown_pair
 
 
 def _disturbances(
@@ -75,17 +94,6 @@ def _disturbances(
     for kind, (strengths, _, moved) in MOVEMENTS.items():
       for strength in strengths:
         yield f"{kind}_{strength}", [(images, images) for images in moved(examples, strength, fill)]
-
-
-def _movement_figure(context: EvalContext, indices: Int[np.ndarray, " chosen"]) -> figures.ExampleRows:
-  """Returns a figure of test images after the movements in `_MOVEMENTS_IN_FIGURE`, and of their reconstructions."""
-  indices = indices[spaced(shown.SHOWN, len(indices))]
-  examples = context.test[indices]
-  rows, fill = {"test images": examples}, context.dataset.span.low
-  for kind, strength in _MOVEMENTS_IN_FIGURE:
-    images = MOVEMENTS[kind][2](examples, strength, fill)[0]
-    rows |= {f"{kind} {strength}": images, f"{kind} {strength} reconstructed": context.reconstruct(images, indices)}
-  return figures.ExampleRows("Shifted (pixels) and rotated (degrees) test images, and their reconstructions", rows)
 
 
 def _error(

@@ -104,6 +104,15 @@ def test_nearest_agrees_with_all_distances(monkeypatch, block):
   np.testing.assert_allclose(actual, expected.min(1), rtol=1e-6)
 
 
+@pytest.mark.parametrize("part", [1, 8, 2**18])
+def test_nearest_does_not_depend_on_the_parts_of_the_exact_distances(monkeypatch, part):
+  examples, others = normal(9, 4, 1), normal(30, 4, 1, seed=1)
+  expected = features.nearest(examples, others)
+  monkeypatch.setattr(features, "_PART", part)
+  for actual, wanted in zip(features.nearest(examples, others), expected, strict=True):
+    np.testing.assert_array_equal(actual, wanted)
+
+
 def test_nearest_is_exact_where_float32_products_cannot_tell():
   """Two distant clusters: in float32 the error of squared distances within a cluster exceeds these distances."""
   far, generator = np.repeat([-900.0, 900.0], 4)[:, None], np.random.default_rng(0)

@@ -179,6 +179,15 @@ def test_large_examples_are_explored_in_fewer_steps_at_the_stated_positions(monk
     np.testing.assert_allclose(lengths, deviation * np.abs(explorer.positions), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize(("grids", "pairs"), [(3, 3), (2, 2), (1.9, 1), (0.1, 1)])
+def test_the_explorer_has_fewer_grids_of_large_examples(monkeypatch, grids, pairs):
+  monkeypatch.setattr(generation, "_MAX_ELEMENTS", int(grids * 5**2 * 4))
+  decoder = np.ones((6, 4), np.float32)
+  explorer = analyze(linear(decoder, codes_of(300, 6.0, 5.0, 4.0, 3.0, 2.0, 1.0)), generation.explorer)["explorer"]
+  assert explorer.examples.shape[:3] == (pairs, 5, 5)
+  assert explorer.names == tuple(f"direction {number + 1}" for number in range(2 * pairs))
+
+
 def test_constant_units_of_a_variational_code_are_not_explored():
   codes = codes_of(300, 0.0, 1.0, 0.0, 2.0)
   explorer = analyze(linear(np.eye(4, dtype=np.float32), codes, True), generation.explorer)["explorer"]

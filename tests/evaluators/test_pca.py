@@ -75,8 +75,7 @@ def test_baseline_of_a_discrete_code_has_as_many_bits_and_that_of_a_real_code_as
   codes = quantised.transform(train.reshape(60, 20))
   used = sum(np.log2(len(np.unique(component))) for component in codes.T)
   assert used <= discrete.bits < 7
-  reconstruct = pca.reconstruction_function(train[:40], discrete)
-  expected = np.square(reconstruct(train[40:]) - train[40:]).sum((1, 2, 3))
+  expected = np.square(pca.reconstruct(quantised, train[40:]) - train[40:]).sum((1, 2, 3))
   np.testing.assert_allclose(pca.baseline_squared_errors(dataset, discrete), expected, rtol=1e-5)
 
 
@@ -90,3 +89,34 @@ def test_a_mean_far_from_zero_does_not_change_the_components(offset):
   fitted = pca.fit(shifted, 5)
   found = np.square((shifted - fitted.inverse_transform(fitted.transform(shifted))).astype(np.float64)).sum(1).mean()
   np.testing.assert_allclose(found, expected, rtol=0.02)
+
+
+@pytest.mark.parametrize(("examples", "components"), [(2, 1), (12, 10), (12, 40)])
+def test_few_large_examples_have_the_exact_components(monkeypatch, examples, components):
+  monkeypatch.setattr(pca, "_BLOCK", 1000 * examples)  # two blocks of elements
+  x = np.random.default_rng(0).normal(3.0, 1.0, (examples + 3, 1500)).astype(np.float32)
+  x[:, :3] *= np.float32(30.0)
+  train = x[:examples]
+  fitted = pca.fit(train, components)
+  exact = decomposition.PCA(min(components, examples - 1), svd_solver="full").fit(train.astype(np.float64))
+  np.testing.assert_allclose(fitted.transform(x), exact.transform(x), rtol=1e-4, atol=1e-3)  # the signs agree, too
+  np.testing.assert_allclose(
+    fitted.inverse_transform(fitted.transform(x)), exact.inverse_transform(exact.transform(x)), rtol=1e-4, atol=1e-3
+  )
+  np.testing.assert_allclose(fitted.variances, exact.explained_variance_, rtol=1e-5)
+  assert fitted.noise_variance == pytest.approx(exact.noise_variance_, rel=1e-4, abs=1e-6)
+  assert fitted.components.dtype == np.float32
+
+
+def test_few_large_examples_do_not_need_the_solver_of_all_components(monkeypatch):
+  monkeypatch.setattr(decomposition, "PCA", None)
+  assert pca.fit(np.random.default_rng(0).normal(size=(6, 1500)).astype(np.float32), 5).components.shape == (5, 1500)
+
+
+def test_repeated_large_examples_have_finite_components():
+  train = np.repeat(np.random.default_rng(0).uniform(size=(3, 1500)).astype(np.float32), 4, 0)
+  fitted = pca.fit(train, 32)
+  np.testing.assert_allclose(fitted.inverse_transform(fitted.transform(train)), train, atol=1e-5)
+  assert np.isfinite(fitted.components).all()
+  constant = pca.fit(np.ones((12, 1500), np.float32), 32)
+  np.testing.assert_array_equal(constant.inverse_transform(constant.transform(train[:1])), np.ones((1, 1500)))

@@ -82,9 +82,9 @@ def test_a_black_reconstruction_has_the_energy_of_the_target_as_its_error():
 def test_pca_is_measured_on_the_same_images():
   results = dict(robustness.analyze(context_of(np.zeros_like, SQUARE, latent=64)))
   assert results["pca_squared_error/undisturbed"] < 1e-9  # five images span four directions around their mean
-  reconstruct = pca.reconstruction_function(SQUARE, models.CodeSpec((64,)))
+  fitted = pca.fit_baseline(SQUARE.reshape(5, -1), models.CodeSpec((64,)))
   rotated = [robustness.rotate(SQUARE, degrees, SQUARE.min()) for degrees in (20, -20)]
-  expected = np.mean([np.square(reconstruct(images) - images).sum((1, 2, 3)) for images in rotated])
+  expected = np.mean([np.square(pca.reconstruct(fitted, images) - images).sum((1, 2, 3)) for images in rotated])
   assert results["pca_squared_error/rotation_20"] == pytest.approx(expected, rel=1e-5)
   line = results["rotations"].lines["PCA of the same size"]
   assert line[:, 3] == pytest.approx([20, expected], rel=1e-5)
@@ -151,3 +151,12 @@ def test_the_figures_agree_with_the_measures():
   assert results["shifts"].lines["this model"][0].tolist() == [0, 1, 2, 3]
   values = [results[f"squared_error/{name}"] for name in ("undisturbed", "shift_1", "shift_2", "shift_3")]
   assert results["shifts"].lines["this model"][1].tolist() == values
+
+
+def test_each_disturbed_image_is_reconstructed_once_and_the_test_images_not_again():
+  counts = []
+  context = context_of(lambda x: counts.append(len(x)) or 0.5 * x, WIDE)
+  assert context.reconstructions is not None
+  dict(robustness.analyze(context))
+  directions = 4 * len(robustness.SHIFTS) + 2 * len(robustness.ROTATIONS)
+  assert counts == [5] * (1 + len(denoising.noises(3)) + directions)
