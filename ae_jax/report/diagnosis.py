@@ -164,7 +164,8 @@ def wide_gap(result: Result) -> Finding | None:
     return None
   losses = f"the loss is {number(test)} on {result.test_set} and {number(train)} on the training set."
   if result.has_later_test_set:
-    text = "It is overfitting, or the test set, the end of the time series, has anomalies or a drift"
+    causes = "a drift" if result.loss_examples else "anomalies or a drift"  # labelled anomalies are not in the loss
+    text = f"It is overfitting, or the test set, the end of the time series, has {causes}"
     scores = "run.score_record of the recording" if result.settings.get("data.window") else "run.score"
     return f"{text}: {losses}", f"Look at {scores} over time first. {_advice_on_gap(result)}"
   return f"It is overfitting: {losses}", _advice_on_gap(result)
