@@ -32,9 +32,7 @@ def within_rows(count: int) -> Float[np.ndarray, " {count}"]:
   return (np.arange(count) - (count - 1) / 2) * 0.8 / count
 
 
-def limits_of_rows(
-  lines: Iterable[Float[np.ndarray, "2 points"]], bounds: Sequence[float] = ()
-) -> tuple[float, float]:
+def limits_of_rows(lines: Iterable[Float[np.ndarray, "2 points"]], bounds: Sequence[float] = ()) -> tuple[float, float]:
   """Returns the limits of the axis of rows of points. They differ even if all values are equal.
 
   `bounds` are the least and the greatest possible value, which the limits do not exceed; () for none. A point at a
