@@ -11,7 +11,7 @@ from jaxtyping import Bool, Int
 from ae_jax.data import labels, lazy_arrays, ranges, windows
 from ae_jax.data.draws import Split
 from ae_jax.data.loss_columns import NAMES
-from ae_jax.data.one_class import are_rare
+from ae_jax.data.one_class import are_rare, of_test_only
 from ae_jax.data.scaling import Scaling
 from ae_jax.data.schema import Schema
 from ae_jax.data.splits import SPLITS
@@ -87,6 +87,11 @@ class Dataset:
     if self.one_class is not None or steps is None or not are_rare(steps):
       return 0
     return int(np.count_nonzero(self.test_labels))
+
+  @property
+  def classes_of_test_only(self) -> Int[np.ndarray, " classes"]:
+    """Labels of test examples that no training example has, such as those of defects."""
+    return of_test_only(self.train_labels, self.test_labels)
 
   @functools.cached_property
   def on_validation(self) -> "Dataset | None":
