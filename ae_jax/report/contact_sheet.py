@@ -38,7 +38,8 @@ def draw(path: pathlib.Path, dataset: datasets.Dataset, source: str) -> None:
   if has_gaps:
     title += f"; {'hatched' if display.is_hatched(dataset.kind) else 'left out'}: missing in the data"
   if len(rows) > 1:
-    figure = figures.ExampleRows(title, {name: _padded(examples, dataset.span.low) for name, examples in rows.items()})
+    absent = dataset.span.low if display.is_hatched(dataset.kind) else np.nan  # plots of NaN are empty
+    figure = figures.ExampleRows(title, {name: _padded(examples, absent) for name, examples in rows.items()})
   else:
     figure = figures.Gallery(title, next(iter(rows.values())))
   figure = display.drawable(figure, dataset.kind, dataset.element_names, dataset.value_label)
