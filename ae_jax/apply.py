@@ -118,7 +118,7 @@ def _prepared(run: Any, parts: Any, path: str, pictures: pathlib.Path | None, sc
         for line in remarks:
           progress.print_line(line)
       picture_files.write(pictures, part.names, run, inputs, span)
-    labels = {"label": rows.labels_of(run, part, path)} if _NAMED["label"].value else columns
+    labels = {"label": rows.labels_of(run, part, columns, path)} if _NAMED["label"].value else columns
     yield {"name": np.array(part.names), **labels}, inputs
 
 

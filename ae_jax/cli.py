@@ -4,7 +4,6 @@ import contextlib
 import datetime
 import functools
 import io
-import itertools
 import os
 import pathlib
 import sys
@@ -72,10 +71,8 @@ class _ConfigFile(flags.ArgumentParser):
 
 def _flags_of(config: ConfigDict) -> dict[str, Any]:
   """Returns {dotted key: value} of the flags --config.KEY=VALUE of this command, with the types of the config."""
-  arguments, values = sys.argv[:1], flags.FlagValues()
-  for before, argument in itertools.pairwise(sys.argv):
-    if argument.partition("=")[0] not in _CONFIG_FLAG and before not in _CONFIG_FLAG:
-      arguments.append(argument)
+  given, values = _config_values(sys.argv), flags.FlagValues()
+  arguments = [each for place, each in enumerate(sys.argv) if place not in given and each not in _CONFIG_FLAG]
   config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=arguments)
   values(arguments, known_only=True)
   return config_flags.get_override_values(values["config"])
@@ -236,16 +233,23 @@ def _parse(argv, main, with_config):
 
 def _with_shipped_config(argv: Sequence[str]) -> list[str]:
   """Returns the arguments; if --config is the name of a shipped config, it is replaced by the path of its file."""
-  resolved, follows = [], False
-  for argument in argv:
-    flag, equals, value = argument.partition("=")
-    if follows:
-      argument = shipped.resolve(argument)
-    elif equals and flag in _CONFIG_FLAG:
-      argument = f"--config={shipped.resolve(value)}"
-    follows = argument in _CONFIG_FLAG
-    resolved.append(argument)
+  resolved = [*argv]
+  for place, value in _config_values(argv).items():
+    path = shipped.resolve(value)
+    resolved[place] = path if argv[place] == value else f"--config={path}"
   return resolved
+
+
+def _config_values(argv: Sequence[str]) -> dict[int, str]:
+  """Returns {position: value} of --config; the argument there is `--config=value`, or `value` after `--config`."""
+  values: dict[int, str] = {}
+  for place, argument in enumerate(argv):
+    flag, equals, value = argument.partition("=")
+    if place and argv[place - 1] in _CONFIG_FLAG and place - 1 not in values:
+      values[place] = argument
+    elif equals and flag in _CONFIG_FLAG:
+      values[place] = value
+  return values
 
 
 def _print_help(program, main):

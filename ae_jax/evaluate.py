@@ -106,24 +106,25 @@ def _on_other_data(run: Any, reason: Exception) -> dict[str, Any]:
   threshold, fault = thresholds.of_run(run, "target" in found.extra)
   if fault:
     progress.print_line(f"the number of flagged examples is not reported: {fault}")
-  columns: dict[str, Any] = {}
   for part in parts:
     for line in rows.remarks_on(run, part, path):
       progress.print_line(line)
-    for name, values in rows.columns_of(run, part, path).items():
-      columns.setdefault(name, []).extend(values.tolist())
+  of_parts = [rows.columns_of(run, part, path) for part in parts]
+  columns = {name: rows.joined([each[name] for each in of_parts]) for name in of_parts[0]}
   x = rows.joined([part.x for part in parts])
   for name in found.extra:
     columns[name] = rows.joined([getattr(part, name) for part in parts])
-  anomalous = _anomalous(run, found, parts, path)
+  anomalous = _anomalous(run, found, [*zip(parts, of_parts, strict=True)], path)
   with warnings.catch_warnings():
     warnings.filterwarnings("ignore", ".* no value in any column")  # the lines of `rows.remarks_on` say it
     results = run.evaluate(x, labels=anomalous, **columns)
     return results if threshold is None else results | {"flagged": int(run.flag(x, **columns).sum())}
 
 
-def _anomalous(run: Any, found: Any, parts: Sequence[Any], path: str) -> Any:
+def _anomalous(run: Any, found: Any, parts: Sequence[tuple[Any, Any]], path: str) -> Any:
   """Returns which of the new examples are anomalies; prints which class is normal, or why it is unknown (None).
+
+  `parts` are the examples, each part with its other inputs of the model.
 
   The labels of a conditional model are inputs, so they tell anomalies only if the normal class is set.
 
@@ -142,7 +143,7 @@ def _anomalous(run: Any, found: Any, parts: Sequence[Any], path: str) -> Any:
   if found.no_labels or (normal is None and "label" in run.model.columns):
     return None
   try:
-    values = np.concatenate([rows.labels_of(run, part, path) for part in parts])
+    values = np.concatenate([rows.labels_of(run, part, columns, path) for part, columns in parts])
     anomalous, sentence = new_labels.anomalous(values, run.class_names, normal)
   except errors.UserError as error:
     anomalous, sentence = None, str(error)

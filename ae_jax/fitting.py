@@ -8,7 +8,7 @@ import re
 import shutil
 import tempfile
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 from ml_collections import ConfigDict
@@ -17,7 +17,7 @@ from ae_jax import config as configs
 from ae_jax import configs as named_configs
 from ae_jax import data, errors, objectives, overrides
 from ae_jax.config import automatic, shipped
-from ae_jax.data import detection, frames, in_memory, inspection, remarks, several_files, sources
+from ae_jax.data import detection, frames, in_memory, inspection, placements, remarks, several_files, sources
 from ae_jax.runs import progress
 from ae_jax.system import paths
 from ae_jax.trained_run import Run
@@ -85,16 +85,26 @@ def fit(
   """
   from ae_jax.training import train
 
-  changes = with_keys({"model.latent": latent, "epochs": epochs}, overrides.dotted(changes))
+  changes = overrides.with_keys({"model.latent": latent, "epochs": epochs}, overrides.dotted(changes))
   with progress.quiet(not verbose), run_folder_of(workdir) as (folder, keep):
     config, dataset = problem(x, labels, model=model, validation=validation, test=test, changes=changes)
     return keep(train.train_run(config, folder, dataset))
 
 
 def problem(
-  x: Any, labels: Any, *, model: str | ConfigDict, validation: Any, test: Any, changes: dict[str, Any]
+  x: Any,
+  labels: Any,
+  *,
+  model: str | ConfigDict,
+  validation: Any,
+  test: Any,
+  changes: dict[str, Any],
+  without_devices: bool = False,
 ) -> tuple[ConfigDict, data.Dataset]:
-  """Returns the config and the data set for the arguments of `fit`; `changes` is {dotted config key: value}."""
+  """Returns the config and the data set for the arguments of `fit`; `changes` is {dotted config key: value}.
+
+  With `without_devices`, only the memory of the host decides how the data are read, and JAX does not start.
+  """
   for key in ("data.name", "data.path", "data"):
     if key in changes:
       raise errors.UserError(
@@ -105,12 +115,15 @@ def problem(
   section = overrides.apply(configs.base(""), of_data).data  # with the types of the keys, such as (64,) for 64
   of_user = {key: section[key] for key in (each.removeprefix("data.") for each in of_data)}
   source = _source(x, labels, {"validation": validation, "test": test}, of_user)
-  check_once(source.keys, changes)
+  overrides.check_once(source.keys, changes)
   config, set_by_user = _config(model, source.found.name), source.keys | changes
   chosen = {} if isinstance(model, ConfigDict) else _chosen(source.found, config, of_user)
   config = overrides.apply(config, _without(chosen, set_by_user) | set_by_user)
   configs.check(config)
-  dataset = data.load(**config.data.to_dict(), given=source.given)
+  section = config.data.to_dict()
+  if without_devices:
+    section["budget_gib"] = section["budget_gib"] or placements.host_budget() / placements.GIB
+  dataset = data.load(**section, given=source.given)
   if model == AUTOMATIC:
     chosen |= automatic.choose(dataset.train, **_set_sizes(config, changes))
   elif not isinstance(model, ConfigDict) and _without({"model.latent": None}, set_by_user):
@@ -141,13 +154,16 @@ def automatic_config(data_name: str, flags: shipped.Flags) -> tuple[ConfigDict, 
     data_name: A path or the name of a data set.
     flags: Function that returns {dotted key: value} of the flags --config.KEY=VALUE for a config with these keys. The
       choice depends on some of them; the caller applies all flags to the result.
+
+  JAX does not start, because flags of the command, such as --gpu_memory and --coordinator, have an effect only before.
   """
   changes = {key: value for key, value in flags(named_configs.get("dense")).items() if _is_of_choice(key)}
-  config, _ = problem(data_name, None, model=AUTOMATIC, validation=None, test=None, changes=changes)
+  arguments = {"model": AUTOMATIC, "validation": None, "test": None, "changes": changes}
+  config, _ = problem(data_name, None, **arguments, without_devices=True)
   defaults = configs.flat(named_configs.get("dense", config.data.name).to_dict())
   values = configs.flat(config.to_dict())
-  arguments = [remarks.as_flag(key, value) for key, value in values.items() if value != defaults[key]]
-  return config, paths.command_line(["ae_jax", "train", f"--config=dense:{config.data.name}", *arguments])
+  keys = [remarks.as_flag(key, value) for key, value in values.items() if value != defaults[key]]
+  return config, paths.command_line(["ae_jax", "train", f"--config=dense:{config.data.name}", *keys])
 
 
 def _is_of_choice(key: str) -> bool:
@@ -254,21 +270,6 @@ def _chosen(found: detection.Found, config: ConfigDict, of_user: Mapping[str, An
   if "range" in values and config.objective.likelihood == "bernoulli":
     chosen["objective.likelihood"] = "gaussian"
   return chosen
-
-
-def with_keys(arguments: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-  """Returns `changes` plus the arguments that are not None; raises UserError if a key is in both."""
-  given = {key: value for key, value in arguments.items() if value is not None}
-  check_once(given, changes)
-  return given | dict(changes)
-
-
-def check_once(given: Iterable[str], changes: Mapping[str, Any]) -> None:
-  """Raises UserError if a key in `given` is also in `changes`."""
-  for key in given:
-    if key in changes:
-      value = errors.format_value(changes[key])
-      raise errors.UserError(f"{overrides.argument(key)}={value}: is given twice; remove one of them")
 
 
 @contextlib.contextmanager

@@ -1,7 +1,7 @@
 """Config keys as Python arguments: `optimizer__learning_rate=1e-3` sets the key `optimizer.learning_rate`."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,21 @@ def dotted(arguments: Mapping[str, Any]) -> dict[str, Any]:
 def argument(key: str) -> str:
   """Returns the Python argument for a dotted key, such as "optimizer__learning_rate"."""
   return key.replace(".", _SEPARATOR)
+
+
+def with_keys(arguments: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns `changes` plus the arguments that are not None; raises UserError if a key is in both."""
+  given = {key: value for key, value in arguments.items() if value is not None}
+  check_once(given, changes)
+  return given | dict(changes)
+
+
+def check_once(given: Iterable[str], changes: Mapping[str, Any]) -> None:
+  """Raises UserError if a key in `given` is also in `changes`."""
+  for key in given:
+    if key in changes:
+      value = errors.format_value(changes[key])
+      raise errors.UserError(f"{argument(key)}={value}: is given twice; remove one of them")
 
 
 def apply(config: ConfigDict, changes: Mapping[str, Any]) -> ConfigDict:

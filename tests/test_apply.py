@@ -16,7 +16,7 @@ from PIL import Image
 
 import ae_jax
 from ae_jax import errors
-from ae_jax.data import new_files, new_parts
+from ae_jax.data import new_files, new_labels, new_parts
 from ae_jax.decisions import rows
 from ae_jax.run_methods import measures
 
@@ -472,6 +472,17 @@ def test_a_conditional_model_receives_the_labels_of_new_files(tmp_path):
   np.testing.assert_allclose(*conditional_scores(tmp_path / "new.npz"), rtol=1e-5)
   found, expected = conditional_scores(tmp_path / "new.npz", label="other")
   np.testing.assert_allclose(found[::-1], expected, rtol=1e-5)
+
+
+def test_labels_that_are_inputs_of_the_model_are_converted_once(tmp_path, monkeypatch):
+  run, converted, in_run = made("cvae", labels=(0, 1), class_names=("good", "odd")), [], new_labels.in_run
+  monkeypatch.setattr(new_labels, "in_run", lambda *given: converted.append(given) or in_run(*given))
+  np.savez(tmp_path / "new.npz", x=np.repeat(GREY, 2, 0), y=[0, 1])
+  (part,) = rows.read(run, str(tmp_path / "new.npz")).parts
+  columns = rows.columns_of(run, part, "new.npz")
+  assert rows.labels_of(run, part, columns, "new.npz") is columns["label"]
+  assert len(converted) == 1
+  assert rows.labels_of(run, part, {}, "new.npz").tolist() == columns["label"].tolist()
 
 
 def test_labels_that_fit_no_example_are_refused(tmp_path):

@@ -52,6 +52,7 @@ def test_the_name_of_a_shipped_config_stands_for_its_file(given):
   for flag in ("--config", "-config"):
     assert cli._with_shipped_config(["x", f"{flag}={given}"]) == ["x", f"--config={shipped.resolve(given)}"]
     assert cli._with_shipped_config(["x", flag, given]) == ["x", flag, shipped.resolve(given)]
+  assert cli._with_shipped_config(["x", "--config"]) == ["x", "--config"]  # without a value
 
 
 @pytest.mark.parametrize("given", ["configs/cnn.py", "configs/cnn.py:mnist", "mine", "--workdir=cnn"])

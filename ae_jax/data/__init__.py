@@ -113,7 +113,7 @@ def load(
   decide = functools.partial(placements.decide, placement, budget_gib)
   options |= {"group": group} | ({"columns": columns} if name in schema_fit.NAMED else {})
   streams = lambda size: decide(size).lazy
-  arrays = sources.read(name, path, options, kind=kind, window=window, streams=streams, given=given)
+  arrays = sources.read(name, path, options, kind=kind, window=window, streams=streams, given=given, is_complete=True)
   draws.check_needed(chosen, arrays, where)
   remarks = arrays.pop("remarks", None) or []
   recorded = None

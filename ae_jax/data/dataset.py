@@ -11,7 +11,7 @@ from jaxtyping import Bool, Int
 from ae_jax.data import labels, lazy_arrays, ranges, windows
 from ae_jax.data.draws import Split
 from ae_jax.data.loss_columns import NAMES
-from ae_jax.data.one_class import are_rare
+from ae_jax.data.one_class import of_test_only, usual
 from ae_jax.data.recorded_tables import TimeAxis
 from ae_jax.data.scaling import Scaling
 from ae_jax.data.schema import Schema
@@ -82,15 +82,24 @@ class Dataset:
     return None if self.one_class is None else self.test_labels != self.one_class
 
   @property
-  def unset_anomalies(self) -> int:
-    """Number of test windows that look like labelled anomalies although `one_class` is None.
+  def usual_class(self) -> int | None:
+    """Class of most steps of the test windows, if steps of other classes look like anomalies; see `one_class.usual`.
 
-    It is 0 for data without labels of steps; see `one_class.are_rare`.
+    It is None for data without labels of steps, and if `one_class` is set.
     """
     steps = self.test_step_labels
-    if self.one_class is not None or steps is None or not are_rare(steps):
-      return 0
-    return int(np.count_nonzero(self.test_labels))
+    return None if self.one_class is not None or steps is None or steps.dtype.kind == "f" else usual(steps)
+
+  @property
+  def unset_anomalies(self) -> int:
+    """Number of test windows with steps of other classes than `usual_class`."""
+    label = self.usual_class
+    return 0 if label is None else int((self.test_step_labels != label).any(1).sum())
+
+  @property
+  def classes_of_test_only(self) -> Int[np.ndarray, " classes"]:
+    """Labels of test examples that no training example has, such as those of defects."""
+    return of_test_only(self.train_labels, self.test_labels)
 
   @functools.cached_property
   def on_validation(self) -> "Dataset | None":

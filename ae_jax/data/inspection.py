@@ -15,6 +15,7 @@ from ae_jax.data import (
   lazy_arrays,
   lengths,
   loss_columns,
+  one_class,
   remarks,
   schema_fit,
   splits,
@@ -220,13 +221,9 @@ def on_labels(arrays: dict[str, Any], name: str = "labels") -> str:
 
 def _one_class(arrays: Mapping[str, Any]) -> dict[str, Any]:
   """Returns {"one_class": class} if the training set has a single class and the test set has others, otherwise {}."""
-  values = [arrays.get(f"{split}_labels") for split in ("train", "test")]
-  if any(each is None or each.dtype.kind == "f" for each in values):
+  label, names = one_class.likely(arrays.get("train_labels"), arrays.get("test_labels")), arrays.get("class_names")
+  if label is None:
     return {}
-  trained, tested = (set(np.unique(lazy_arrays.read_all(each)).tolist()) for each in values)
-  if len(trained) > 1 or not tested - trained:
-    return {}
-  label, names = trained.pop(), arrays.get("class_names")
   return {"one_class": labels.class_name(label, names) if names else label}
 
 

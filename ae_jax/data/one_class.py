@@ -5,13 +5,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Integer, Shaped
+from jaxtyping import Bool, Integer
 
 from ae_jax import errors
 from ae_jax.data import labels, lazy_arrays, remarks, splits
+from ae_jax.system import paths
 
 EARLIER_ALL = -1  # in configs of earlier versions, this value means all labels
-_RARE = 0.25  # labels 1 of at most this fraction of the steps of a recording look like anomalies
+_USUAL = 0.75  # minimum fraction of the normal class, if the others look like anomalies
 _MOST_SHOWN = 20  # maximum number of labels in a message
 
 
@@ -65,9 +66,53 @@ def select(
   return label, _drop_others(label, arrays, key)
 
 
-def are_rare(labels_of_steps: Shaped[np.ndarray, "..."]) -> bool:
-  """Returns whether the labels of the steps of recordings look like anomalies: they are 0 or 1, and 1 is rare."""
-  return bool(np.isin(labels_of_steps, (0, 1)).all() and 0 < labels_of_steps.mean() <= _RARE)
+def usual(values: Integer[np.ndarray, "..."]) -> int | None:
+  """Returns the label that most values have, if the others are so few that they look like anomalies; else None."""
+  found, counts = np.unique(values, return_counts=True)
+  return int(found[counts.argmax()]) if len(found) > 1 and counts.max() >= _USUAL * counts.sum() else None
+
+
+def of_test_only(
+  train_labels: lazy_arrays.MaybeLazy | None, test_labels: lazy_arrays.MaybeLazy | None
+) -> Integer[np.ndarray, " classes"]:
+  """Returns the labels of test examples that no training example has; none if a split has no labels of classes."""
+  if any(each is None or each.dtype.kind == "f" for each in (train_labels, test_labels)):
+    return np.empty(0, int)
+  return np.setdiff1d(lazy_arrays.read_all(test_labels), lazy_arrays.read_all(train_labels))
+
+
+def likely(train_labels: lazy_arrays.MaybeLazy | None, test_labels: lazy_arrays.MaybeLazy | None) -> int | None:
+  """Returns the label of all training examples if there are test examples of other classes; otherwise None."""
+  if not len(of_test_only(train_labels, test_labels)):
+    return None
+  trained = np.unique(lazy_arrays.read_all(train_labels)).tolist()
+  return trained[0] if len(trained) == 1 else None
+
+
+def hints(
+  train_labels: lazy_arrays.MaybeLazy | None,
+  test_labels: lazy_arrays.MaybeLazy | None,
+  class_names: Sequence[str] | None,
+  is_drawn: bool,
+) -> list[str]:
+  """Returns a list with a note about classes of test examples only, and the flag that makes them anomalies.
+
+  If the test set was drawn (`is_drawn`), there is a note only if all training examples are of one class, because a
+  random training set often lacks a rare class.
+  """
+  absent, label = of_test_only(train_labels, test_labels), likely(train_labels, test_labels)
+  if not len(absent) or (label is None and is_drawn):
+    return []
+  names = [labels.class_name(each, class_names) for each in absent[:_MOST_SHOWN].tolist()]
+  more = f" and {len(absent) - len(names):,} more" if len(absent) > len(names) else ""
+  flag = remarks.as_flag("data.one_class", "CLASS" if label is None else labels.class_name(label, class_names))
+  count = int(np.isin(test_labels, absent).sum())
+  has = "has a class" if count == 1 else "have classes"
+  return [
+    f"config.data.one_class=None: {remarks.counted(count, 'test example')} {has} that no training example has: "
+    f"{', '.join(names)}{more}; to measure how well they are found as anomalies of one class, add "
+    f"{paths.command_line([flag])}"
+  ]
 
 
 def label_of(

@@ -9,8 +9,8 @@ import pathlib
 from ae_jax import errors
 from ae_jax.system import distributed
 
-_GIB = 2**30
-UNKNOWN_BYTES = 8 * _GIB  # assumed if the machine does not report its memory
+GIB = 2**30
+UNKNOWN_BYTES = 8 * GIB  # assumed if the machine does not report its memory
 _CGROUP = pathlib.Path("/sys/fs/cgroup/memory.max")  # memory limit of a container; "max" means no limit
 
 # name -> function (needed bytes, host budget, device budget) that returns the fields (lazy, streams) of a `Placement`
@@ -47,8 +47,8 @@ def decide(placement: str, budget_gib: int | float, needed: int) -> Placement:
   """
   rule = errors.choose(PLACEMENTS, placement, "data.placement")
   errors.check(budget_gib >= 0, "data.budget_gib", budget_gib, "0 (automatic) or more")
-  host = budget_gib * _GIB or distributed.global_min(host_bytes() / 4)
-  device = budget_gib * _GIB or distributed.global_min(device_bytes() / 3)
+  host = budget_gib * GIB or distributed.global_min(host_budget())
+  device = budget_gib * GIB or distributed.global_min(device_bytes() / 3)
   lazy, streams = rule(needed, host, device)
   reasons = f"{format_gib(needed)}, budget {format_gib(min(host, device))}"
   if placement != "auto":
@@ -56,9 +56,14 @@ def decide(placement: str, budget_gib: int | float, needed: int) -> Placement:
   return Placement(lazy, streams, host, f"training examples {'streamed' if streams else 'in memory'} ({reasons})")
 
 
+def host_budget() -> float:
+  """Returns the default memory budget of this host in bytes."""
+  return host_bytes() / 4
+
+
 def format_gib(size: int | float) -> str:
   """Formats a size in bytes as text in GiB, such as "1.5 GiB"."""
-  return f"{size / _GIB:.3g} GiB"
+  return f"{size / GIB:.3g} GiB"
 
 
 def host_bytes() -> int:

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float64, Int
 
 from ae_jax import errors
-from ae_jax.data import consecutive, detection, inspection, lazy_arrays, one_class, remarks, series_folders
+from ae_jax.data import consecutive, detection, inspection, labels, lazy_arrays, one_class, remarks, series_folders
 
 _MOST_NAMES = 5  # maximum number of recordings in a line
 _MOST_CHANNELS = 10  # maximum number of channels in a line
@@ -42,8 +42,10 @@ def inspect(path: str) -> inspection.Inspection | None:
   if np.median(every) < inspection.RECORD_STEPS or not _are_consecutive(arrays["train"], steps["train"]):
     return None
   found = [lazy_arrays.read_all(arrays[f"{split}_labels"]) for split in steps if f"{split}_labels" in arrays]
-  has_anomalies = bool(found) and one_class.are_rare(np.concatenate(found))
-  options = inspection.RECORD_OPTIONS | ({"one_class": 0} if has_anomalies else {})
+  of_steps = np.concatenate(found) if found else np.array([0])
+  usual = None if of_steps.dtype.kind == "f" else one_class.usual(of_steps)
+  normal = None if usual is None else labels.class_name(usual, arrays["class_names"])
+  options = inspection.RECORD_OPTIONS | ({} if normal is None else {"one_class": normal})
   shape = (consecutive.WINDOW, arrays["train"].shape[1])
   return inspection.Inspection(_lines(arrays), options, "series", shape, recorded=options)
 

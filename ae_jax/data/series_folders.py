@@ -30,7 +30,7 @@ def applies(name: str, path: str, kind: str, window: int, x: str = "") -> bool:
   return not any(pathlib.Path(path, f"{array}.npy").exists() for array in array_names.TRAINING)
 
 
-def read(path: str, window: int) -> dict[str, Any]:
+def read(path: str, window: int, is_complete: bool = False) -> dict[str, Any]:
   """Returns the series of a folder or, if `window` is not 0, its recordings.
 
   Series are padded with zeros at the end to the longest one, [N, T, C]; `train_lengths` and `test_lengths` [N] contain
@@ -40,6 +40,7 @@ def read(path: str, window: int) -> dict[str, Any]:
   Args:
     path: The folder.
     window: `config.data.window`.
+    is_complete: Whether each value must be finite; steps are checked when they are read.
 
   Raises:
     UserError: A split has too few files, or a file is damaged or differs from the others in its number of channels.
@@ -47,6 +48,8 @@ def read(path: str, window: int) -> dict[str, Any]:
   where = f"config.data.path={path!r}"
   series, of_steps, notes = _series_of_splits(pathlib.Path(path), where)
   dtype, channels = _check_alike(series, where)
+  if is_complete:
+    series = {split: _finite(files, f"{where}: the {split} series") for split, files in series.items()}
   integers, class_names, label_notes = labels.as_integers(of_steps, where)
   arrays: dict[str, Any] = {"class_names": class_names, "remarks": [*notes, *label_notes]}
   steps = {split: np.array([len(array) for array in files.values()]) for split, files in series.items()}
@@ -113,6 +116,24 @@ def _check_alike(series: Mapping[str, Files], where: str) -> tuple[np.dtype, int
         "series must have the same channels"
       )
   return np.result_type(*(array.dtype for _, array in every)), like.shape[1]
+
+
+def _finite(series: Files, where: str) -> Files:
+  """Returns series that raise UserError when a step with a value that is not finite is read.
+
+  A folder of series has no masks, and `config.data.missing` is only for tables.
+  """
+
+  def fault(steps):
+    invalid = np.argwhere(~np.isfinite(steps))
+    if not len(invalid):
+      return None
+    return (
+      f"has NaN or an infinite value in channel {invalid[0, -1]} (both counted from 0); fill such values in the file, "
+      "or cut the series there into two files"
+    )
+
+  return {name: lazy_arrays.checked(array, fault, f"{where} {name}.npy: step") for name, array in series.items()}
 
 
 def labels_of_steps(series: Files, classes: Files, where: str) -> Shaped[np.ndarray, " steps"]:

@@ -216,6 +216,7 @@ def read(
   window: int = 0,
   streams: Callable[[int], bool] = lambda size: False,
   given: Mapping[str, in_memory.SplitData] | None = None,
+  is_complete: bool = False,
 ) -> dict[str, Any]:
   """Calls the source `name` and returns its arrays; a folder of series or recordings is read by `series_folders.read`.
 
@@ -227,6 +228,7 @@ def read(
     window: `config.data.window`.
     streams: Function that maps the size of a table in bytes to whether it is streamed; used by `tables.FILES`.
     given: {split: examples in memory}, used by the sources in `in_memory.SOURCES`.
+    is_complete: Whether values in a folder of series must be finite.
 
   Raises:
     UserError: The source does not support an option, or the data cannot be read.
@@ -237,7 +239,7 @@ def read(
   if series_folders.applies(name, path, kind, window, options.get("x", "")):
     for key, value in _unused(options, ()):
       raise errors.UserError(f"config.data.{key}={value!r}: is not used for a folder of series; remove it")
-    return series_folders.read(path, window)
+    return series_folders.read(path, window, is_complete)
   taken = OPTIONS.get(name, () if name in SOURCES else ("read_validation",))
   for key, value in _unused(options, taken):
     sources = " or ".join(source for source, keys in OPTIONS.items() if key in keys)

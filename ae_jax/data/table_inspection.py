@@ -6,11 +6,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Int, Shaped
 
-from ae_jax.data import empty_rows, labels, lazy_arrays, schema_fit, splits
+from ae_jax.data import empty_rows, labels, lazy_arrays, one_class, schema_fit, splits
 
 _MOST_COLUMNS = 20  # maximum number of columns in a line
 _MISSING = "mean"  # suggested config.data.missing, if values are missing
-_USUAL = 0.75  # minimum fraction of the rows in a class that can be the normal one
 _MOST_CLASSES = 20  # if the last column has at most this number of categories, it may be the labels
 
 
@@ -67,10 +66,9 @@ def recording_options(arrays: Mapping[str, Any], chosen: Mapping[str, Any]) -> d
   words = tuple(f"{name}=ignore" for name in table.vocabularies if name != label)
   found: dict[str, Any] = {"label": label} if label else {}
   if label:
-    labels_of_rows, names = _classes(arrays, label)
-    values, counts = np.unique(labels_of_rows, return_counts=True)
-    if len(values) > 1 and counts.max() >= _USUAL * counts.sum():
-      found["one_class"] = labels.class_name(int(values[counts.argmax()]), names)
+    classes, names = _classes(arrays, label)
+    if (normal := one_class.usual(classes)) is not None:
+      found["one_class"] = labels.class_name(normal, names)
   found |= {"columns": words} if words else {}
   return found | ({"missing": "mask"} if _missing(arrays).any() else {})
 

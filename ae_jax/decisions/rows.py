@@ -113,14 +113,21 @@ def remarks_on_extra(run: Any, found: new_parts.NewFiles, path: str, reads_targe
   return notes
 
 
-def labels_of(run: Any, part: new_parts.Part, path: str) -> Shaped[np.ndarray, " examples"]:
-  """Returns the labels of new examples as integers or class names of the run; `path` is --data, for messages."""
-  return new_labels.in_run(part.labels, run.class_names, f"--data={path}")
-
-
-def columns_of(run: Any, part: new_parts.Part, path: str) -> dict[str, Shaped[np.ndarray, " examples"]]:
+def columns_of(run: Any, part: new_parts.Part, path: str) -> dict[str, Column]:
   """Returns the inputs of the model other than the examples, for the methods of the run: {"label": labels} or {}."""
-  return {"label": labels_of(run, part, path)} if "label" in run.model.columns else {}
+  return {"label": labels_of(run, part, {}, path)} if "label" in run.model.columns else {}
+
+
+def labels_of(run: Any, part: new_parts.Part, columns: Mapping[str, Column], path: str) -> Column:
+  """Returns the labels of new examples as integers or class names of the run.
+
+  Args:
+    run: A `trained_run.Run`.
+    part: The examples.
+    columns: Inputs of the model, whose labels are converted already; see `columns_of`.
+    path: --data, for messages.
+  """
+  return columns["label"] if "label" in columns else new_labels.in_run(part.labels, run.class_names, f"--data={path}")
 
 
 def remarks_on(run: Any, part: new_parts.Part, path: str) -> list[str]:

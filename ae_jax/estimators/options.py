@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ae_jax import config as configs
-from ae_jax import errors, fitting, overrides
+from ae_jax import errors, overrides
 from ae_jax.config.keys import AUTO
 
 # `shorten` is off, because it measures the speed of training with a run folder
@@ -38,8 +38,8 @@ def changes(options: Mapping[str, Any] | None, arguments: Mapping[str, Any]) -> 
   of_options = overrides.dotted(options or {})
   for key, value in configs.flat(of_options).items():
     _check(key, value)
-  fitting.check_once((key for key, value in arguments.items() if value is not None), configs.flat(of_options))
-  return fitting.with_keys(arguments, of_options)
+  overrides.check_once((key for key, value in arguments.items() if value is not None), configs.flat(of_options))
+  return overrides.with_keys(arguments, of_options)
 
 
 def check_partial(of_user: Mapping[str, Any]) -> None:

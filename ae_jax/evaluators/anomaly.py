@@ -89,7 +89,7 @@ def _by_class(
   )
   lines = {score: np.array([np.arange(len(order)), values[order]]) for score, values in areas.items()}
   names = tuple(dataset.class_in_words(label) for label in classes[order])
-  return figures.Lines(title, lines, "class", "area under the ROC curve", names)
+  return figures.Lines(title, lines, "class", "area under the ROC curve", names, y_bounds=(0.0, 1.0))
 
 
 def gradient_norms(context: EvalContext) -> Float[np.ndarray, " examples"]:

@@ -77,6 +77,7 @@ class Lines:
   y_label: str
   x_names: tuple[str, ...] = ()  # names of x = 0, 1, ..., which are rows from top to bottom; () for numbers
   logarithmic_x: bool = False  # whether the x axis is logarithmic; all x are positive then
+  y_bounds: tuple[float, ...] = ()  # least and greatest possible y, which the axis of rows does not exceed; () for none
 
 
 @dataclasses.dataclass(frozen=True)

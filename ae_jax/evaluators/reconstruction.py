@@ -194,7 +194,9 @@ def _figures(context: EvalContext) -> Iterator[tuple[str, Any]]:
   title = f"Evenly spaced {context.tested} and their reconstructions"
   yield "reconstructions", shown.example_rows(context, title, typical)
   largest, smallest = "largest squared errors, in descending order", "smallest squared errors, in ascending order"
-  for name, ordered, words in (("worst", order[::-1], largest), ("best", order, smallest)):
+  half = len(order) // 2  # no example is in both figures
+  halves = ("worst", order[half:][::-1], largest), ("best", order[:half], smallest)
+  for name, ordered, words in halves if half else halves[:1]:
     chosen = context.dataset.test_apart(ordered, shown.SHOWN)
     title = f"The {context.tested} with the {words}"
     title += "" if np.array_equal(chosen, ordered[: shown.SHOWN]) else ", without windows that overlap these"

@@ -1,7 +1,7 @@
 """Positions on axes, and a label, that static images and interactive charts share."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from jaxtyping import Float, Shaped
@@ -32,12 +32,17 @@ def within_rows(count: int) -> Float[np.ndarray, " {count}"]:
   return (np.arange(count) - (count - 1) / 2) * 0.8 / count
 
 
-def limits_of_rows(lines: Iterable[Float[np.ndarray, "2 points"]]) -> tuple[float, float]:
-  """Returns the limits of the axis of rows of points. They differ even if all values are equal."""
+def limits_of_rows(lines: Iterable[Float[np.ndarray, "2 points"]], bounds: Sequence[float] = ()) -> tuple[float, float]:
+  """Returns the limits of the axis of rows of points. They differ even if all values are equal.
+
+  `bounds` are the least and the greatest possible value, which the limits do not exceed; () for none. A point at a
+  limit needs an axis that does not clip it.
+  """
   values = np.concatenate([line[1] for line in lines])
   values = values[np.isfinite(values)] if np.isfinite(values).any() else np.zeros(1)
   margin = max(0.04 * float(np.ptp(values)), 0.01)
-  return float(values.min()) - margin, float(values.max()) + margin
+  least, most = bounds or (-math.inf, math.inf)
+  return max(float(values.min()) - margin, least), min(float(values.max()) + margin, most)
 
 
 def is_vertical(x: Shaped[np.ndarray, " points"]) -> bool:

@@ -161,7 +161,7 @@ def lines(item: figures.Lines) -> Chart:
 def _rows_of_points(item: figures.Lines) -> Chart:
   """Returns a chart with one row for each name of x, in which the points of the lines are below each other."""
   count, legend = len(item.x_names), dict(zip(item.lines, itertools.cycle(LINES)))
-  limits = axis_positions.limits_of_rows(item.lines.values())
+  limits = axis_positions.limits_of_rows(item.lines.values(), item.y_bounds)
   height = 90 + _POINT_HEIGHT * len(legend) * count
   chart = _figure(height, item.y_label, item.x_label, y_range=(count - 0.5, -0.5), x_range=limits)
   chart.yaxis.ticker, chart.yaxis.major_label_overrides = list(range(count)), dict(enumerate(item.x_names))
@@ -171,7 +171,7 @@ def _rows_of_points(item: figures.Lines) -> Chart:
   for distance, (name, (rows, values)) in zip(axis_positions.within_rows(len(legend)), item.lines.items(), strict=True):
     data = {"x": values, "y": rows + distance, "name": [name] * len(rows)}
     data["row"] = [item.x_names[int(row)] for row in rows]
-    renderers.append(chart.scatter("x", "y", source=data, color=legend[name], size=6, name=name))
+    renderers.append(chart.scatter("x", "y", source=data, color=legend[name], size=6, name=name, level="annotation"))
   _add_hover(chart, [(item.x_label, "@row"), ("", "@name"), (item.y_label, "@x{%.4g}")], renderers=renderers)
   return _exported(chart, legend)
 

@@ -197,12 +197,8 @@ def _comparable(run: Any) -> list[str]:
     prefix, slash, rest = name.partition("/")
     if slash and prefix != "train":
       by_prefix.setdefault(prefix, []).append(rest)
-  return [
-    f"{prefix}/{rest}"
-    for prefix, names in by_prefix.items()
-    for rest in names
-    if not tables.ends_an_interval(rest, names)
-  ]
+  bounds = {prefix: tables.names_of_bounds(names) for prefix, names in by_prefix.items()}
+  return [f"{prefix}/{rest}" for prefix, names in by_prefix.items() for rest in names if rest not in bounds[prefix]]
 
 
 def _readable(name: str, class_names: Sequence[str]) -> str:

@@ -25,7 +25,8 @@ def draw(path: pathlib.Path, dataset: datasets.Dataset, source: str) -> None:
   """
   generator, labels = np.random.default_rng(0), _labels(dataset)
   members = {dataset.class_name(label): ("train", labels == label) for label in np.unique(labels)}
-  others = _classes_of_test_only(dataset)
+  test_only = {f"{dataset.class_name(label)} (test)": label for label in dataset.classes_of_test_only}
+  others = {name: ("test", dataset.test_labels == label) for name, label in test_only.items()}
   members = dict([*members.items()][: max(1, _MOST_CLASSES - len(others))]) | others
   rows, has_gaps = {}, False
   for name, (split, is_member) in [*members.items()][:_MOST_CLASSES]:
@@ -37,7 +38,8 @@ def draw(path: pathlib.Path, dataset: datasets.Dataset, source: str) -> None:
   if has_gaps:
     title += f"; {'hatched' if display.is_hatched(dataset.kind) else 'left out'}: missing in the data"
   if len(rows) > 1:
-    figure = figures.ExampleRows(title, {name: _padded(examples, dataset.span.low) for name, examples in rows.items()})
+    absent = dataset.span.low if display.is_hatched(dataset.kind) else np.nan  # plots of NaN are empty
+    figure = figures.ExampleRows(title, {name: _padded(examples, absent) for name, examples in rows.items()})
   else:
     figure = figures.Gallery(title, next(iter(rows.values())))
   figure = display.drawable(figure, dataset.kind, dataset.element_names, dataset.value_label, dataset.channel_names)
@@ -55,16 +57,6 @@ def _marked(dataset: datasets.Dataset, split: str, chosen: np.ndarray) -> tuple[
     return examples, False
   observed = display.shrunk(observed.astype(np.float32), sprites.SIDE) >= 0.5 if is_image else observed
   return display.marked(examples, observed, dataset.kind, dataset.span), True
-
-
-def _classes_of_test_only(dataset: datasets.Dataset) -> dict[str, tuple[str, np.ndarray]]:
-  """Returns {name: ("test", mask of the class)} of the classes that no training example has."""
-  given = dataset.train_labels, dataset.test_labels
-  if any(values is None or values.dtype.kind == "f" for values in given):
-    return {}
-  trained, tested = map(lazy_arrays.read_all, given)
-  classes = np.setdiff1d(tested, trained)
-  return {f"{dataset.class_name(label)} (test)": ("test", tested == label) for label in classes}
 
 
 def _labels(dataset: datasets.Dataset) -> np.ndarray:

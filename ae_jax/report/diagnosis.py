@@ -80,7 +80,7 @@ def few_active(result: Result) -> Finding | None:
 
 
 def unset_anomalies(result: Result) -> Finding | None:
-  """Returns a finding if test windows are labelled as anomalies, but config.data.one_class is not set.
+  """Returns a finding if test windows have labels of rare classes, but config.data.one_class is not set.
 
   Their errors count in the comparison with PCA, so it says little about the size of the model.
   """
@@ -88,9 +88,10 @@ def unset_anomalies(result: Result) -> Finding | None:
   if not count:
     return None
   windows = "1 test window has" if count == 1 else f"{count:,} test windows have"
+  normal = result.description["data"].get("usual_class", "0")  # earlier versions know only the labels 0 and 1
   return (
-    f"{windows} the label 1, as anomalies have, and count in both errors.",
-    "Set config.data.one_class=0, so that training and errors are of the normal windows.",
+    f"{windows} labels of rare classes, such as anomalies, and count in both errors.",
+    f"Set config.data.one_class={normal}, so that training and errors are of the normal windows.",
   )
 
 
@@ -164,7 +165,8 @@ def wide_gap(result: Result) -> Finding | None:
     return None
   losses = f"the loss is {number(test)} on {result.test_set} and {number(train)} on the training set."
   if result.has_later_test_set:
-    text = "It is overfitting, or the test set, the end of the time series, has anomalies or a drift"
+    causes = "a drift" if result.loss_examples else "anomalies or a drift"  # labelled anomalies are not in the loss
+    text = f"It is overfitting, or the test set, the end of the time series, has {causes}"
     scores = "run.score_record of the recording" if result.settings.get("data.window") else "run.score"
     return f"{text}: {losses}", f"Look at {scores} over time first. {_advice_on_gap(result)}"
   return f"It is overfitting: {losses}", _advice_on_gap(result)

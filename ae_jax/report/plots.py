@@ -91,11 +91,11 @@ def _rows_of_points(item: figures.Lines) -> canvas.Figure:
   figure = canvas.figure(6, 1.1 + _POINT_HEIGHT * lines * count, item.title)
   axes = figure.subplots()
   for distance, (name, (rows, values)) in zip(axis_positions.within_rows(lines), item.lines.items(), strict=True):
-    axes.plot(values, rows + distance, "o", label=canvas.plain(name), markersize=4)
+    axes.plot(values, rows + distance, "o", label=canvas.plain(name), markersize=4, clip_on=False)
   for row in range(0, count, 2):
     axes.axhspan(row - 0.5, row + 0.5, color="tab:gray", alpha=0.12, linewidth=0)
   axes.set(xlabel=item.y_label, ylabel=item.x_label, ylim=(count - 0.5, -0.5))
-  axes.set_xlim(axis_positions.limits_of_rows(item.lines.values()))
+  axes.set_xlim(axis_positions.limits_of_rows(item.lines.values(), item.y_bounds))
   axes.set_yticks(range(count), [textwrap.fill(canvas.plain(name), _NAME_WIDTH) for name in item.x_names], fontsize=8)
   axes.grid(alpha=0.2, axis="x")
   return figure

@@ -21,28 +21,12 @@ def lines(
     class_names: Names of the labels 0, 1, ..., which replace the labels; () if they have none.
     kind: Kind of the examples, a value of `types.KINDS`. Only the elements of images are called pixels.
   """
-  bounds = {name: _bounds(name, results) for name, value in results.items() if not isinstance(value, str)}
-  hidden = {bound for found in bounds.values() for bound in found.values()}
+  hidden = tables.names_of_bounds([name for name, value in results.items() if not isinstance(value, str)])
   return [
-    f"{_name(name, class_names, kind):40} {_value(name, results, bounds.get(name, {}))}{_unit(name, schema)}"
+    f"{_name(name, class_names, kind):40} {_value(name, results)}{_unit(name, schema)}"
     for name in results
     if name not in hidden
   ]
-
-
-def _bounds(name: str, results: Mapping[str, Any]) -> dict[str, str]:
-  """Returns {suffix: name of the bound} of the bounds and the standard error of a result.
-
-  A part such as "linear_few" of "probe/linear_few/code" has the suffix, but not the name of a column or a factor.
-  """
-  parts = name.split("/")
-  count = len(parts) - metric_names.names_data(name.rpartition("/")[0])
-  names = [
-    (suffix, "/".join([*parts[:place], parts[place] + suffix, *parts[place + 1 :]]))
-    for suffix in tables.SUFFIXES
-    for place in range(count)
-  ]
-  return {suffix: bound for suffix, bound in names if bound in results}
 
 
 def _name(name: str, class_names: Sequence[str], kind: str) -> str:
@@ -51,11 +35,12 @@ def _name(name: str, class_names: Sequence[str], kind: str) -> str:
   return f"{exact.removesuffix('pixels')}raw elements" if ends_in_pixels and kind != "images" else exact
 
 
-def _value(name: str, results: Mapping[str, Any], bounds: Mapping[str, str]) -> str:
+def _value(name: str, results: Mapping[str, Any]) -> str:
   """Returns a value as text, such as "3.7 (3.1 to 4.3, 95 % interval)"."""
   value = results[name]
   if isinstance(value, str):
     return value
+  bounds = tables.bounds(name, results)
   low, high, error = (results[bounds[suffix]] if suffix in bounds else math.nan for suffix in tables.SUFFIXES)
   text = format(value, ".6g")
   if math.isfinite(low) and math.isfinite(high):

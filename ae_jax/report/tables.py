@@ -5,7 +5,7 @@ The name of a metric may end in "/PART", where PART is a subset of the data or a
 
 import math
 import re
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Collection, Container, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -151,21 +151,38 @@ def of_values(
   Returns:
     The rows [name, text] of the scalar values, and the tables of the values with parts; see `pivots`.
   """
-  shown = [name for name in values if not ends_an_interval(name, values)]
+  hidden = names_of_bounds(values)
+  shown = [name for name in values if name not in hidden]
   in_days = {name: duration(values[name]) for name in shown if metric_names.days(name, dates)}
   texts = {name: in_days.get(name) or _with_interval(name, values) for name in shown}
   return [[readable(name), text] for name, text in texts.items() if "/" not in name], pivots(texts, class_names)
 
 
-def ends_an_interval(name: str, values: Mapping[str, Any] | Sequence[str]) -> bool:
-  """Returns whether `name` is a bound or standard error of another metric, e.g. "knn_low/code" of "knn/code"."""
-  bases = {suffix: name.replace(suffix, "") for suffix in SUFFIXES if suffix in name}
-  return any(base in values and _with_suffix(base, suffix) == name for suffix, base in bases.items())
+def bounds(name: str, names: Collection[str]) -> dict[str, str]:
+  """Returns {suffix: name of the bound} of the bounds and the standard error of a metric that are in `names`.
+
+  A part such as "linear_few" of "probe/linear_few/code" has the suffix, but not the name of a column or a factor.
+  """
+  parts = name.split("/")
+  count = len(parts) - metric_names.names_data(name.rpartition("/")[0])
+  suffixed = [
+    (suffix, "/".join([*parts[:place], parts[place] + suffix, *parts[place + 1 :]]))
+    for suffix in SUFFIXES
+    for place in range(count)
+  ]
+  return {suffix: bound for suffix, bound in suffixed if bound in names}
+
+
+def names_of_bounds(names: Collection[str]) -> set[str]:
+  """Returns the names that are a bound or standard error of another metric, e.g. "knn_low/code" of "knn/code"."""
+  known = {*names}
+  return {bound for name in known for bound in bounds(name, known).values()}
 
 
 def _with_interval(name: str, values: Mapping[str, float | int]) -> str:
-  low, high, error = (values.get(_with_suffix(name, suffix)) for suffix in SUFFIXES)
-  known = lambda *bounds: all(bound is not None and math.isfinite(bound) for bound in bounds)
+  found = bounds(name, values)
+  low, high, error = (values[found[suffix]] if suffix in found else None for suffix in SUFFIXES)
+  known = lambda *numbers: all(each is not None and math.isfinite(each) for each in numbers)
   if known(low, high, values[name]):
     text = with_bounds(values[name], low, high, "_dimension_" in name)
   else:
@@ -186,11 +203,6 @@ def with_bounds(value: float | int, low: float | int, high: float | int, is_dime
     decimals -= 1
   texts = [f"{each:,.{decimals}f}" for each in shown]
   return f"{texts[0]} ({texts[1]} to {texts[2]})" if len(shown) == 3 else f"{texts[0]} (at least {texts[1]})"
-
-
-def _with_suffix(name: str, suffix: str) -> str:
-  metric, slash, part = name.partition("/")
-  return f"{metric}{suffix}{slash}{part}"
 
 
 def pivots(texts: Mapping[str, str], class_names: Sequence[str] = ()) -> list[Table]:

@@ -58,6 +58,7 @@ def _describe_data(dataset: data.Dataset) -> dict[str, Any]:
     description["test_anomalies"] = int(dataset.anomalous.sum())
   optional = {
     "unset_anomalies": dataset.unset_anomalies,
+    "usual_class": None if dataset.usual_class is None else dataset.class_name(dataset.usual_class),
     "faults": list(dataset.faults),
     "split": dataset.split and dataset.split.as_json(),
     "class_names": list(dataset.class_names or ()),

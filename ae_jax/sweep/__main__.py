@@ -84,7 +84,7 @@ def _choose_devices(engines):
   import jax
   from jax.extend import backend
 
-  backend.clear_backends()  # --config=auto has read the data with JAX, which fixes the devices
+  backend.clear_backends()  # a config file may have started JAX, which fixes the devices
   engines.use_cores(os.cpu_count())
   if _ENGINE.value != "local":
     jax.config.update("jax_platforms", "cpu")

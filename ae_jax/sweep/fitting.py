@@ -129,8 +129,8 @@ def fit_sweep(
   axes = _axes(latents, seeds, grid or {})
   first = {key: numbers[0] for key, numbers in axes.items() if key == "model.latent"}
   changes = overrides.dotted(changes)
-  fitting.check_once(axes, changes | ({} if epochs is None else {"epochs": epochs}))
-  changes = fitting.with_keys({"epochs": epochs} | first, changes)
+  overrides.check_once(axes, changes | ({} if epochs is None else {"epochs": epochs}))
+  changes = overrides.with_keys({"epochs": epochs} | first, changes)
   with progress.quiet(not verbose), fitting.run_folder_of(workdir) as (folder, keep):
     config, dataset = fitting.problem(x, labels, model=model, validation=validation, test=test, changes=changes)
     if isinstance(seeds, int):

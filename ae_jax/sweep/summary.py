@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ae_jax import errors
+from ae_jax.report import tables
 from ae_jax.runs import logs, metric_names
 from ae_jax.sweep import grid, trainer
 from ae_jax.system import atomic
@@ -23,6 +24,9 @@ TRAINING = "training"  # status of a member that has not reached its last epoch
 ENOUGH = 0.05  # a latent size is enough if doubling it reduces the error by less than this fraction
 _BOOTSTRAP_SAMPLES = 2000
 _VALIDATION = "validation_squared_error"  # column of the error on the validation set
+_OF_TEST = ("squared_error", "nats", "kl", "pca_squared_error", "nats_floor", "psnr")  # metrics of the test set
+_COLUMNS = {"latent": "latent size", _VALIDATION: tables.readable(_VALIDATION)}  # column -> its header in the report
+_COLUMNS |= {name: tables.readable(f"test_{name}") for name in _OF_TEST}
 
 
 def row(member: grid.Member, workdir: Path, result: trainer.MemberResult) -> Row:
@@ -31,7 +35,7 @@ def row(member: grid.Member, workdir: Path, result: trainer.MemberResult) -> Row
   metrics = {name.removeprefix("test/"): value for record in records for name, value in record.items()}
   if "validation/squared_error" in metrics:
     metrics[_VALIDATION] = metrics["validation/squared_error"]
-  reported = ("squared_error", _VALIDATION, "nats", "kl", "pca_squared_error", "nats_floor", "psnr")
+  reported = ("squared_error", _VALIDATION, *_OF_TEST[1:])
   epochs = round(metrics.get("epoch", 0))
   status = "done" if epochs == member.experiment.stages[-1].epochs.stop else TRAINING
   diverged = result.diverged is not None
@@ -132,14 +136,14 @@ def frontier(rows: Sequence[Row]) -> tuple[RateDistortion, str] | None:
 
 
 def table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
-  """Returns the column names and the cell texts of the table of members in the report."""
+  """Returns the column headers and the cell texts of the table of members in the report.
+
+  Metrics have the words of the report of a run; config keys are as in the config.
+  """
   hidden = {"name", "parameters", "way", "peak_bytes", "nats_floor", "epochs", "model.latent"}
   names = [name for name in dict.fromkeys(name for row in rows for name in row) if name not in hidden]
-  return names, [[_text(row.get(name, "")) for name in names] for row in rows]
-
-
-def _text(value: Any) -> str:
-  return f"{value:.4g}" if isinstance(value, float) else str(value)
+  text = lambda value: tables.number(value) if isinstance(value, float) else str(value)
+  return [_COLUMNS.get(name, name) for name in names], [[text(row.get(name, "")) for name in names] for row in rows]
 
 
 def pca(rows: Sequence[Row]) -> dict[int, float]:

@@ -8,7 +8,7 @@ import optax
 
 from ae_jax import config as configs
 from ae_jax import data, errors, evaluators, models, objectives
-from ae_jax.data import augmentation
+from ae_jax.data import augmentation, one_class
 from ae_jax.data.batch_schedule import BatchSchedule
 from ae_jax.models import memory
 from ae_jax.objectives import schedules
@@ -113,10 +113,15 @@ def build_experiment(config: configs.ConfigDict, devices: int, dataset: data.Dat
 def _on_anomalies(config: configs.ConfigDict, dataset: data.Dataset) -> list[str]:
   """Returns messages about labelled anomalies whose detection is not measured."""
   if count := dataset.unset_anomalies:
+    normal = dataset.class_name(dataset.usual_class)
     return [
-      f"config.data.one_class=None: {count:,} of {len(dataset.test):,} test windows have the label 1, as anomalies "
-      "have; set config.data.one_class=0 to train on normal windows and to measure how well anomalies are found"
+      f"config.data.one_class=None: {count:,} of {len(dataset.test):,} test windows have steps of rare classes, such "
+      f"as anomalies; set config.data.one_class={normal} to train on normal windows and to measure how well anomalies "
+      "are found"
     ]
+  if config.data.one_class is None and dataset.test_step_labels is None:  # labels of steps are often states
+    is_drawn = "test" in dataset.rows
+    return one_class.hints(dataset.train_labels, dataset.test_labels, dataset.class_names, is_drawn)
   if not np.any(dataset.anomalous) or "anomaly" in config.evaluators:
     return []
   return [

@@ -13,6 +13,7 @@ import ae_jax
 from ae_jax import cli, errors, fitting
 from ae_jax import config as configs
 from ae_jax.config import automatic
+from ae_jax.data import decoding
 
 pytestmark = pytest.mark.quick_compile
 
@@ -109,6 +110,27 @@ def test_the_config_auto_is_that_of_the_printed_command(tmp_path, capsys):
   assert config.data.scale == "standard"
   config.optimizer.learning_rate, config.data.one_class = "auto", "good"  # keys with values of several types
   configs.check(config)
+
+
+@pytest.mark.parametrize("name", ["digits", "x.npz", "x.csv", "photos"])
+def test_flags_that_jax_reads_when_it_starts_have_an_effect(tmp_path, name):
+  """JAX starts with the first use of a device, so neither --gpu_memory nor --coordinator has an effect after it."""
+  values = np.random.default_rng(0).random((20, 8, 8))
+  np.savez(tmp_path / "x.npz", x_train=values)
+  np.savetxt(tmp_path / "x.csv", values[:, 0], "%.3f", ",", header="a,b,c,d,e,f,g,h", comments="")
+  for number in range(8 if name == "photos" else 0):
+    decoding.write_png(tmp_path / "photos" / f"{number}.png", values[number, ..., None], 0.0, 1.0)
+  path = name if name == "digits" else tmp_path / name
+  status, output, complaints = run_command("describe", f"--config=auto:{path}", "--gpu_memory=0.5", "--nopreallocate")
+  assert status == 0, complaints
+  assert "auto: " in output
+
+
+def test_the_choice_does_not_depend_on_the_budget_of_the_devices(tmp_path):
+  np.save(tmp_path / "x.npy", np.random.default_rng(0).random((50, 12)))
+  config, command = fitting.automatic_config(str(tmp_path / "x.npy"), lambda config: {})
+  assert config.data.budget_gib == 0
+  assert "budget" not in command
 
 
 def test_data_that_do_not_exist_are_refused():

@@ -116,3 +116,17 @@ def test_unread_files_are_named(tmp_path):
   (tmp_path / "notes.txt").write_text("")
   (remark,) = load(path, kind="series").remarks
   assert "not read: notes.txt, other_labels.npy" in remark
+
+
+@pytest.mark.parametrize("options", [{"kind": "series"}, {"window": 4}, {"window": 4, "placement": "stream"}])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_value_that_is_not_finite_is_named_with_its_file_and_a_fix_that_works(tmp_path, options, value):
+  path = folder(tmp_path)
+  values = np.load(tmp_path / "s2.npy")
+  values[1:, 1] = value
+  np.save(tmp_path / "s2.npy", values)
+  message = r"the train series s2\.npy: step 1 has NaN or an infinite value in channel 1 \(both .*; fill such values"
+  with pytest.raises(errors.UserError, match=message) as caught:
+    load(path, **options)
+  assert "mask_train" not in str(caught.value)
+  assert np.isnan(value) == np.isnan(series_folders.read(path, 0)["train"][:]).any()  # for `ae_jax data`

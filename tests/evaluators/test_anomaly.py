@@ -293,6 +293,7 @@ def test_figure_has_the_anomalous_classes_in_the_order_of_their_areas():
   results = dict(anomaly.analyze(context_of(dataset)))
   figure = results["auroc_by_class"]
   assert set(figure.x_names) == {"bent", "hole"}
+  assert figure.y_bounds == (0, 1)
   assert "the normal class good, in ascending order for the squared error;" in figure.title
   for (label, key), line in zip(KEYS.items(), figure.lines.items(), strict=True):
     assert line[0] == label

@@ -271,6 +271,14 @@ def test_constant_images_and_a_single_test_image_have_finite_results():
   assert len(results["worst"].rows["reconstructions"]) == 1
 
 
+@pytest.mark.parametrize(("count", "worst", "best"), [(1, 1, 0), (2, 1, 1), (5, 3, 2), (16, 8, 8), (40, 16, 16)])
+def test_no_example_is_in_the_figures_of_the_largest_and_of_the_smallest_errors(count, worst, best):
+  results = analyzed(halved, random_dataset(shape=(3, 4, 1), labels=range(count)))
+  shown = [results[name].rows["test images"] for name in ("worst", "best") if name in results]
+  assert [len(rows) for rows in shown] == [size for size in (worst, best) if size]
+  assert len(np.unique(np.concatenate(shown), axis=0)) == worst + best
+
+
 def test_attention_is_shown_for_models_with_attention():
   dataset = random_dataset(shape=(3, 4, 1))
   attention = analyzed(halved, dataset)["attention"]

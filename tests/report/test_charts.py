@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from ae_jax.evaluators import figures
-from ae_jax.report import axis_positions, charts, sprites
+from ae_jax.report import axis_positions, charts, plots, sprites
 from ae_jax.runs import logs
 
 
@@ -194,3 +194,20 @@ def test_rows_of_points_have_an_axis_even_if_all_values_are_equal_or_not_finite(
   assert limits(1.0, 1.0) == pytest.approx((0.99, 1.01))
   assert limits(0.0, np.nan, 1.0) == pytest.approx((-0.04, 1.04))
   assert limits(np.nan) == pytest.approx((-0.01, 0.01))
+
+
+def test_the_axis_of_rows_of_points_ends_at_the_bounds_of_the_values_and_does_not_clip_them(tmp_path, monkeypatch):
+  line = np.array([[0, 1], [0.6, 2.0]])
+  assert axis_positions.limits_of_rows([line], (0.0, 2.0)) == pytest.approx((0.544, 2.0))
+  item = figures.Lines("areas", {"score": line}, "class", "area", ("a", "b"), y_bounds=(0.0, 2.0))
+  figures.save(tmp_path / "areas.npz", item)
+  item = figures.load(tmp_path / "areas.npz")
+  chart = charts.lines(item)["item"]
+  assert 2.0 in [each["end"] for each in every(chart, "Range1d")]
+  assert [each.get("level") for each in every(chart, "GlyphRenderer")] == ["annotation"]  # Bokeh clips lower levels
+  drawn = []
+  monkeypatch.setattr(plots.canvas.Figure, "savefig", lambda figure, path: drawn.append(figure))
+  plots.lines(tmp_path / "areas.png", item, "unit")
+  (axes,) = drawn[0].axes
+  assert axes.get_xlim()[1] == 2.0
+  assert not any(points.get_clip_on() for points in axes.lines)

@@ -41,6 +41,20 @@ def test_classes_of_the_test_set_only_are_rows_of_test_examples(tmp_path, monkey
     assert (figure.rows[name].max() <= 0.5) == name.endswith("(test)")
 
 
+@pytest.mark.parametrize("shape", [(13,), (20, 2), (9, 7, 3), (4, 9, 7, 1)])
+def test_cells_of_classes_with_few_examples_are_empty(tmp_path, monkeypatch, shape):
+  drawn = []
+  monkeypatch.setattr(contact_sheet.pictures, "draw", lambda path, figure, value_range: drawn.append(figure))
+  arrays = {"x_train": np.full((12, *shape), 0.3), "y_train": [0] * 9 + [1] * 3, "x_test": np.full((4, *shape), 0.3)}
+  np.savez(tmp_path / "a.npz", **arrays)
+  kind = "series" if len(shape) == 2 else "auto"
+  contact_sheet.draw(tmp_path / "out.png", data.load("npz", str(tmp_path / "a.npz"), "unit", kind=kind), "examples")
+  for examples, count in zip(drawn[0].rows.values(), (9, 3), strict=True):
+    np.testing.assert_allclose(examples[:count], 0.3, rtol=1e-6)
+    missing = examples[count:]
+    assert np.isnan(missing).all() if len(shape) < 3 else (missing == 0).all()  # images have black cells
+
+
 @pytest.mark.parametrize("shape", [(13,), (20, 2), (9, 7, 3), (200, 150, 1), (4, 9, 7, 1)])
 @pytest.mark.parametrize("labels", [None, np.arange(12) % 2])
 def test_missing_values_are_marked(tmp_path, monkeypatch, shape, labels):

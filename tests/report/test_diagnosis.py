@@ -289,6 +289,15 @@ def test_a_test_set_at_the_end_of_a_time_series_may_have_anomalies():
     assert f"Look at {method} over time" in messages.headline(BAD | {"train/loss": 20.0}, description, FLAT, True)
 
 
+def test_labelled_anomalies_of_a_run_on_one_class_do_not_explain_its_test_loss():
+  description = description_of(DENSE)
+  description["config"]["data"]["one_class"] = 0
+  description["data"] |= {"split": {"rule": "time"}, "test_anomalies": 5}
+  text = messages.headline(BAD | {"train/loss": 20.0}, description, FLAT, True)
+  assert "has a drift: the loss is 70.000 on the test set (normal examples)" in text
+  assert "anomalies" not in text
+
+
 def examples(folder, train_count=20):
   """Writes uniform noise [N, 8, 8], which has no structure to learn, and returns the path."""
   noise = np.random.default_rng(0).uniform(size=(train_count + 40, 8, 8, 1)).astype(np.float32)

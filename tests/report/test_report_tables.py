@@ -127,6 +127,16 @@ def test_upper_end_of_a_dimension_that_is_no_bound_is_left_out():
   assert lines == [["data dimension TwoNN", "1.79 (1.64 to 3.00)"]]
 
 
+def test_bounds_are_found_with_and_without_the_name_of_an_evaluator_but_not_in_the_names_of_columns():
+  for prefix in ("", "probe/"):
+    names = [f"{prefix}linear_few{end}/code" for end in ("", "_low", "_high")]
+    assert tables.bounds(names[0], names) == {"_low": names[1], "_high": names[2]}
+    assert tables.names_of_bounds(names) == {*names[1:]}
+    assert tables.names_of_bounds([f"{prefix}column_rmse/{name}" for name in ("heat", "heat_low")]) == set()
+  values = {"probe/linear_few/code": 2.0, "probe/linear_few_low/code": 1.0, "probe/linear_few_high/code": 3.0}
+  assert tables.of_values(values)[1] == [(["", "probe / linear few"], [["code", "2 (1 to 3)"]])]
+
+
 def test_every_value_is_shown_once():
   values = {f"{what}/{which}": hash((what, which)) % 97 for what in "abc" for which in ("x", "y")}
   values |= {"a_low/x": 1, "a_high/x": 2, "d/z": 5, "e": 6}

@@ -8,6 +8,8 @@ import types
 import pytest
 from stubs import stub_member
 
+from ae_jax.report import tables
+from ae_jax.runs import logs
 from ae_jax.sweep import summary, trainer
 
 
@@ -148,17 +150,21 @@ def test_curves_contain_only_members_that_are_done(status):
 
 def test_table_aligns_values_with_their_names():
   rows = [
-    row(2, 3.0, kl=1.5),
+    row(2, 3.0, kl=1.5) | {"optimizer.learning_rate": 1e-3, "psnr": math.inf, "validation_squared_error": 12345.678},
     {"name": "latent=4,seed=1", "latent": 4, "seed": 1, "status": "diverged at step 3", "parameters": 9},
     {"kl": 2.5, "squared_error": 12.34567, "status": "done", "seed": 2, "latent": 8, "name": "latent=8,seed=2"},
   ]
   names, texts = summary.table(rows)
-  assert names == ["latent", "seed", "status", "squared_error", "kl"]
+  metrics = ["test squared error", "test KL", "test PSNR", "validation squared error"]
+  assert names == ["latent size", "seed", "status", *metrics[:2], "optimizer.learning_rate", *metrics[2:]]
   assert texts == [
-    ["2", "0", "done", "3", "1.5"],
-    ["4", "1", "diverged at step 3", "", ""],
-    ["8", "2", "done", "12.35", "2.5"],
+    ["2", "0", "done", "3", "1.5", "0.001", "∞", "12,345.7"],
+    ["4", "1", "diverged at step 3", "", "", "", "", ""],
+    ["8", "2", "done", "12.35", "2.5", "", "", ""],
   ]
+  records = [{"step": 1, "epoch": 1.0, "test/squared_error": 3.0, "test/kl": 1.0, "test/psnr": 2.0}]
+  records[0] |= {"validation/squared_error": 4.0}
+  assert {*metrics} == {line[0] for line in tables.over_epochs(logs.curves(records))[0]}  # as in the report of a run
 
 
 def test_written_rows_can_be_read_from_json_and_csv(tmp_path):

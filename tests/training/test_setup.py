@@ -5,6 +5,7 @@ import pytest
 from conftest import config_of
 
 from ae_jax import config as configs
+from ae_jax.data import decoding
 from ae_jax.models import memory
 from ae_jax.sweep import grid
 from ae_jax.training import setup
@@ -47,6 +48,56 @@ def test_anomalies_without_the_evaluator_that_measures_them_are_named(tmp_path):
   assert len(of_anomaly()) == 1
   config.evaluators = (*config.evaluators, "anomaly")
   assert not of_anomaly()
+
+
+@pytest.mark.parametrize(
+  ("train", "test", "found", "flag"),
+  [
+    (
+      ["a good"] * 30,
+      ["a good", "bent", "bent"],
+      "2 test examples have classes @ bent",
+      "'--config.data.one_class=a good'",
+    ),
+    ([3] * 30, [3, 3, 5], "1 test example has a class @ 5", "--config.data.one_class=3"),
+    ([3, 4] * 15, [3, 5, 6], "2 test examples have classes @ 5, 6", "--config.data.one_class=CLASS"),
+    ([3, 4] * 15, [3, 4, 4], "", ""),
+    ([0.5, 1.0] * 15, [0.5, 0.7, 0.5], "", ""),
+  ],
+)
+def test_classes_of_the_test_set_only_are_named_with_the_flag_that_makes_them_anomalies(
+  tmp_path, train, test, found, flag
+):
+  config, values = config_of("dense", "npz"), np.random.default_rng(0).random((33, 4, 4, 1), np.float32)
+  config.data.path, config.model.latent = str(tmp_path / "x.npz"), 2
+  np.savez(config.data.path, x_train=values[:30], y_train=train, x_test=values[30:], y_test=test)
+  hints = lambda: [remark for remark in setup.build_experiment(config, 1).remarks if "that no training" in remark]
+  why = "to measure how well they are found as anomalies of one class"
+  note = f"config.data.one_class=None: {found.replace('@', 'that no training example has:')}; {why}, add {flag}"
+  assert hints() == ([note] if found else [])
+  config.data.one_class = str(train[0])
+  assert not found or not hints()
+
+
+def test_the_flag_for_defects_is_named_for_folders_of_images(tmp_path):
+  for number in range(12):
+    folder = tmp_path / ("train/good" if number < 6 else "test/good" if number < 9 else "test/broken")
+    decoding.write_png(folder / f"{number}.png", np.full((8, 8, 1), number / 12), 0.0, 1.0)
+  config = config_of("dense", "folder")
+  config.data.path, config.model.latent = str(tmp_path), 2
+  (hint,) = (remark for remark in setup.build_experiment(config, 1).remarks if "one_class" in remark)
+  assert "3 test examples have classes that no training example has: broken;" in hint
+  assert hint.endswith("add --config.data.one_class=good")
+
+
+def test_classes_that_a_drawn_training_set_lacks_are_not_named(tmp_path):
+  labels = np.arange(30)  # each class has one example
+  np.savez(tmp_path / "x.npz", x_train=np.random.default_rng(0).random((30, 6)), y_train=labels)
+  config = config_of("dense", "npz")
+  config.data.path, config.model.latent = str(tmp_path / "x.npz"), 2
+  experiment = setup.build_experiment(config, 1)
+  assert len(experiment.dataset.classes_of_test_only)
+  assert not [remark for remark in experiment.remarks if "one_class" in remark]
 
 
 @pytest.mark.parametrize(("share", "values", "count"), [(0.05, 1, 2), (0.5, 1, 0), (0.05, 3, 0)])
