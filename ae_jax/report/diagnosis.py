@@ -13,6 +13,7 @@ _FEW_ACTIVE = 0.1  # a gaussian bottleneck with a smaller fraction of active uni
 _COLLAPSED_NATS = 0.01  # KL per latent unit below which the posterior has collapsed
 _OVERFIT = 1.5  # ratio of test to training loss, both minus their lower bound, above which a model is overfitting
 _OVERFIT_GAP = 0.02  # minimum difference of the losses, relative to the test loss; their lower bounds differ by less
+_OVERLAPPING = 4  # advised number of windows that contain a step, if more windows are needed
 _ROSE = 1.1  # ratio of the last error to the smallest error that means overfitting
 _IGNORED = 1.02  # value of latent/shuffle_ratio below which the decoder ignores the latent code
 _CONSTANT = 1e-4  # variance of reconstructions, relative to the data, below which the reconstructions are nearly equal
@@ -181,7 +182,10 @@ def _advice_on_rise(result: Result) -> str:
 
 def _advice_on_gap(result: Result) -> str:
   dropout = ", config.model.dropout=0.1" if result.settings.get("model.dropout") == 0 else ""
-  return f"Use more training examples{dropout} or a smaller model."
+  window = result.settings.get("data.window") or 0
+  stride, few = window // _OVERLAPPING, result.settings.get("data.stride") or window
+  more = f"config.data.stride={stride} for more windows" if 0 < stride < few else "more training examples"
+  return f"Use {more}{dropout} or a smaller model."
 
 
 def high_rate(result: Result) -> Finding | None:

@@ -31,7 +31,7 @@ def test_lengths_channels_labels_and_gaps_are_described(tmp_path):
   assert any(f"channel 0: {low:,.6g} to {high:,.6g}; channel 1:" in line for line in found.lines)
   assert "labels of the steps: 2 classes: 0 (1,581 train), 1 (19 train)" in found.lines
   assert "missing values: b (1); fill them, because windows must be complete" in found.lines
-  assert found.options["one_class"] == 0
+  assert found.options["one_class"] == "0"
 
 
 @pytest.mark.parametrize("splits", [("",), ("train", "test")])

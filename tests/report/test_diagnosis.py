@@ -172,10 +172,12 @@ def test_labelled_anomalies_explain_the_errors_of_windows_before_the_size_of_the
   description["data"]["unset_anomalies"] = 3
   closing = messages.closing(metrics, description, pathlib.Path("runs/x"), FLAT)
   for text in (closing, messages.headline(metrics, description, FLAT)):
-    assert "3 test windows have the label 1" in text
+    assert "3 test windows have labels of rare classes" in text
     assert "Set config.data.one_class=0" in text
     assert "model.widths" not in text
     assert "smaller model" not in text
+  description["data"]["usual_class"] = "good"
+  assert "Set config.data.one_class=good" in messages.headline(metrics, description, FLAT)
 
 
 def test_larger_model_is_not_advised_if_it_has_more_parameters_than_the_data_have_values():
@@ -286,7 +288,9 @@ def test_a_test_set_at_the_end_of_a_time_series_may_have_anomalies():
     assert "config.model.dropout=0.1" in text
   for window, method in ((0, "run.score"), (50, "run.score_record of the recording")):
     description["config"]["data"]["window"] = window
-    assert f"Look at {method} over time" in messages.headline(BAD | {"train/loss": 20.0}, description, FLAT, True)
+    text = messages.headline(BAD | {"train/loss": 20.0}, description, FLAT, True)
+    assert f"Look at {method} over time" in text
+    assert ("Use config.data.stride=12 for more windows, config.model.dropout=0.1" in text) == bool(window)
 
 
 def test_labelled_anomalies_of_a_run_on_one_class_do_not_explain_its_test_loss():
