@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -48,11 +48,12 @@ def row_hashes(rows: Shaped[np.ndarray, "rows ..."]) -> UInt64[np.ndarray, " row
   rows = np.ascontiguousarray(rows).reshape(len(rows), math.prod(rows.shape[1:]))
   gap = -lazy_arrays.row_bytes(rows) % 4
   weights = np.random.default_rng(0).integers(2**64, size=(lazy_arrays.row_bytes(rows) + gap) // 4, dtype=np.uint64)
-  hashes = [np.empty(0, np.uint64)]
-  for block in _blocks(rows):
+
+  def of_block(block: np.ndarray) -> np.ndarray:
     words = np.pad(block.view(np.uint8), ((0, 0), (0, gap))).view(np.uint32) if gap else block.view(np.uint32)
-    hashes.append((words ^ (words >> 16)) @ weights)
-  return np.concatenate(hashes)
+    return (words ^ (words >> 16)) @ weights
+
+  return np.concatenate([np.empty(0, np.uint64), *_map_blocks(of_block, rows)])
 
 
 def count_distinct(hashes: UInt64[np.ndarray, " rows"]) -> int:
@@ -66,10 +67,10 @@ def count_common(hashes: UInt64[np.ndarray, " rows"], others: UInt64[np.ndarray,
   return int(np.count_nonzero(others[np.searchsorted(others, hashes) % len(others)] == hashes))
 
 
-def _blocks(rows: Shaped[np.ndarray, "rows ..."]) -> Iterator[Shaped[np.ndarray, "block ..."]]:
-  """Yields the rows in blocks of at most `_BLOCK_BYTES` bytes; a larger row is a block of its own."""
+def _map_blocks(function: Callable[[np.ndarray], np.ndarray], rows: Shaped[np.ndarray, "rows ..."]) -> list[np.ndarray]:
+  """Applies a function to blocks of at most `_BLOCK_BYTES` bytes; a larger row is a block of its own."""
   size = max(1, _BLOCK_BYTES // lazy_arrays.row_bytes(rows))
-  return (rows[start : start + size] for start in range(0, len(rows), size))
+  return lazy_arrays.map_blocks(lambda block: function(rows[block]), len(rows), size)
 
 
 def _narrow(rows: Shaped[np.ndarray, "rows ..."], value_range: str) -> str:
@@ -90,7 +91,7 @@ def _dominant(rows: Shaped[np.ndarray, "rows ..."], scale: str, schema: Schema |
     return ""
   if schema is not None:
     return _text_of_dominant(f"column {schema.dominant!r}", _STANDARD) if schema.dominant is not None else ""
-  variances = functools.reduce(np.add, (np.square(block).sum(0) for block in _differences(rows)))
+  variances = functools.reduce(np.add, _map_differences(lambda block: np.square(block).sum(0), rows))
   channels = variances.reshape(-1, rows.shape[-1]).sum(0)
   if _has_dominant(channels):
     return _text_of_dominant(f"{'column' if rows.ndim == 2 else 'channel'} {channels.argmax()}", _STANDARD)
@@ -139,14 +140,16 @@ def _with_unit(value: float, element: int, scale: str, schema: Schema | None) ->
 
 def _squared_distances(rows: Shaped[np.ndarray, "rows ..."]) -> Float64[np.ndarray, " rows"]:
   """Returns the squared distance of each row from the mean row."""
-  return np.concatenate([np.einsum("ij,ij->i", block, block) for block in _differences(rows)])
+  return np.concatenate(_map_differences(lambda block: np.einsum("ij,ij->i", block, block), rows))
 
 
-def _differences(rows: Shaped[np.ndarray, "rows ..."]) -> Iterator[Float64[np.ndarray, "block elements"]]:
-  """Yields the differences of the rows from the mean row, in blocks."""
-  blocks = lambda: (block.reshape(len(block), -1).astype(np.float64) for block in _blocks(rows))
-  mean = sum(block.sum(0) for block in blocks()) / len(rows)
-  return (block - mean for block in blocks())
+def _map_differences(
+  function: Callable[[Float64[np.ndarray, "block elements"]], np.ndarray], rows: Shaped[np.ndarray, "rows ..."]
+) -> list[np.ndarray]:
+  """Applies a function to the differences of the rows from the mean row, in blocks."""
+  as_floats = lambda block: block.reshape(len(block), -1).astype(np.float64)
+  mean = sum(_map_blocks(lambda block: as_floats(block).sum(0), rows)) / len(rows)
+  return _map_blocks(lambda block: function(as_floats(block) - mean), rows)
 
 
 def _copies(rows: Shaped[np.ndarray, "rows ..."], test: Shaped[np.ndarray, "test ..."]) -> str:

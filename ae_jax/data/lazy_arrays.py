@@ -5,6 +5,7 @@ import dataclasses
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
 
 import numpy as np
 from jaxtyping import Bool, Int
@@ -13,10 +14,14 @@ from numpy.typing import DTypeLike
 from ae_jax import errors
 from ae_jax.types import AnyArray
 
-BLOCK = 256  # maximum number of rows that a thread reads at a time
+BLOCK = 256  # maximum number of rows that a thread reads at a time, if they have more than `CACHED_VALUES` values
 PART_BYTES = 2**26  # maximum size of each array that `parts` yields
 PROBES = 1000  # number of random rows in `probe_indices`
 SAMPLE_ROWS, SAMPLE_BYTES = 20_000, 2**28  # limits of `sample`
+CACHED_VALUES = 2**16  # number of values that are processed at a time; as float64, they fit in the cache of a CPU
+_FEWEST_BLOCKS = 32  # minimum number of blocks for `map_blocks` to start threads, because threads take time to start
+
+Result = TypeVar("Result")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -31,6 +36,7 @@ class LazyArray:
   read: Callable[[np.ndarray], np.ndarray]  # int64 [K] -> [K, ...]: reads only these rows; must be thread-safe
   # () -> [N, ...]: reads all rows, for example from a cache or with checksums; None: use `read`
   load: Callable[[], np.ndarray] | None = None
+  in_memory: bool = False  # whether `read` selects rows of an ndarray, so that reading in small blocks is fast
 
   def __len__(self) -> int:
     return self.shape[0]
@@ -103,16 +109,46 @@ def checked(array: LazyArray, fault: Callable[[np.ndarray], str | None], name: s
   return dataclasses.replace(array, read=read)
 
 
+def of_memory(array: np.ndarray) -> LazyArray:
+  """Returns a `LazyArray` of the rows of an ndarray; `take` and `map_rows` then copy no rows until it is read."""
+  return LazyArray(array.shape, array.dtype, array.__getitem__, in_memory=True)
+
+
+def map_blocks(function: Callable[[slice], Result], count: int, size: int) -> list[Result]:
+  """Applies a function to blocks of rows in several threads, and returns the results in the order of the blocks.
+
+  The results do not depend on the number of threads, because the blocks do not.
+
+  Args:
+    function: Function of a slice of rows; must be thread-safe.
+    count: Number of rows.
+    size: Number of rows of each block; the last block may have fewer.
+  """
+  blocks = [slice(start, min(start + size, count)) for start in range(0, count, size)]
+  if len(blocks) < _FEWEST_BLOCKS:
+    return list(map(function, blocks))
+  with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+    return list(pool.map(function, blocks))
+
+
+def cached_rows(array: MaybeLazy) -> int:
+  """Returns how many rows have `CACHED_VALUES` values, at least 1."""
+  return max(1, CACHED_VALUES // max(1, math.prod(array.shape[1:])))
+
+
 def take(array: MaybeLazy, mask: Bool[np.ndarray, " rows"]) -> MaybeLazy:
   """Returns the rows that a mask selects. For a `LazyArray`, the result is lazy, and no row is read here."""
-  if isinstance(array, np.ndarray):
-    return array[mask]
   kept = np.flatnonzero(mask)
+  if isinstance(array, np.ndarray):
+    rows = np.empty((len(kept), *array.shape[1:]), array.dtype)
+    map_blocks(lambda block: rows.__setitem__(block, array[kept[block]]), len(kept), cached_rows(array))
+    return rows
   return LazyArray(
     shape=(len(kept), *array.shape[1:]),
     dtype=array.dtype,
     read=lambda indices: array.read(kept[indices]),
     load=lambda: load_all(array)[mask],
+    in_memory=array.in_memory,
   )
 
 
@@ -145,7 +181,7 @@ def read_rows(array: MaybeLazy, indices: Int[np.ndarray, " rows"]) -> np.ndarray
   """Returns the rows at `indices` [K] as an ndarray [K, ...], read by several threads."""
   rows = np.empty((len(indices), *array.shape[1:]), array.dtype)
   # at least eight blocks per thread, so that no thread waits long for the last block
-  size = min(BLOCK, max(1, len(indices) // (8 * (os.cpu_count() or 1))))
+  size = min(max(BLOCK, cached_rows(array)), max(1, len(indices) // (8 * (os.cpu_count() or 1))))
 
   def fill(start):
     block = slice(start, start + size)

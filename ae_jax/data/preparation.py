@@ -13,6 +13,7 @@ from ae_jax.data.schema import Schema
 
 # name of an array of examples or targets -> how messages name one row of it
 _IN_WORDS = {"train": "training example", "validation": "validation example", "test": "testing example"}
+_OF_TABLE = {*_IN_WORDS, *(f"{split}_mask" for split in _IN_WORDS)}  # arrays that `schema_fit.encode` returns
 _IN_WORDS |= {f"{split}_target": f"target of the {text}" for split, text in _IN_WORDS.items()}
 
 
@@ -58,8 +59,13 @@ def convert(
     return Converted(found, None, label, division, notes)
   row_notes = schema_fit.load_and_check(arrays, table, missing, decide, where)
   loss_columns.prepare(arrays, where)
+  in_memory = isinstance(arrays["train"], np.ndarray)
+  if in_memory:  # the division then copies no raw rows; their examples need half of the memory
+    arrays |= {split: lazy_arrays.of_memory(arrays[split]) for split in splits.present(arrays)}
   label, division, notes = divide()
   schema, table_notes = schema_fit.encode(arrays, table, missing, where)
+  if in_memory:
+    arrays |= {name: lazy_arrays.read_all(array) for name, array in arrays.items() if name in _OF_TABLE}
   _check_and_convert_floats(arrays, value_range, where)
   found = _load_and_convert(arrays, dtype, value_range, decide, where)
   return Converted(found, schema, label, division, [*table_notes, *row_notes, *notes])

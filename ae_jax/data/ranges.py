@@ -29,7 +29,7 @@ def normalise(examples: Shaped[AnyArray, "*shape"], value_range: str) -> Float32
   Bytes are scaled to the range (to [0, 1] for the range "real"). Floating-point examples must already be in the range.
   """
   if examples.dtype != np.uint8:
-    return examples.astype(np.float32)
+    return examples.astype(np.float32, copy=False)
   low, high, _ = SPANS[value_range]
   return examples.astype(np.float32) * np.float32((high - low) / 255) + np.float32(low)
 

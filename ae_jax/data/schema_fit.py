@@ -147,9 +147,7 @@ def encode(arrays: dict[str, Any], table: RawTable, missing: str, where: str) ->
 
   def examples(raw: Float[np.ndarray, "rows columns"]) -> Float32[np.ndarray, "rows elements"]:
     x = np.zeros((len(raw), fitted.elements), np.float32)
-    for start in range(0, len(raw), _CACHED_ROWS):
-      rows = slice(start, start + _CACHED_ROWS)
-      fitted.encode(recoded(raw[rows]), x[rows])
+    lazy_arrays.map_blocks(lambda rows: fitted.encode(recoded(raw[rows]), x[rows]), len(raw), _CACHED_ROWS)
     return x
 
   for split in splits.present(arrays):
@@ -163,16 +161,22 @@ def encode(arrays: dict[str, Any], table: RawTable, missing: str, where: str) ->
 
 def _blocks(raw: lazy_arrays.MaybeLazy) -> Iterator[np.ndarray]:
   """Yields the rows in blocks whose size depends only on the size of a row, so the placement changes no result."""
+  return (raw[part] for part in _parts(raw))
+
+
+def _parts(raw: lazy_arrays.MaybeLazy) -> Iterator[slice]:
   size = max(1, lazy_arrays.PART_BYTES // lazy_arrays.row_bytes(raw))
-  for start in range(0, len(raw), size):
-    yield raw[start : start + size]
+  return (slice(start, min(start + size, len(raw))) for start in range(0, len(raw), size))
 
 
 def _cached(raw: lazy_arrays.MaybeLazy) -> Iterator[Float64[np.ndarray, "rows columns"]]:
   """Yields the rows in blocks that fit in the cache of a CPU; the placement does not change the blocks."""
-  for rows in _blocks(raw):
-    for start in range(0, len(rows), _CACHED_ROWS):
-      yield rows[start : start + _CACHED_ROWS].astype(np.float64, copy=False)
+  from_files = isinstance(raw, lazy_arrays.LazyArray) and not raw.in_memory
+  for part in _parts(raw):
+    rows, first = (raw[part], part.start) if from_files else (raw, 0)  # files are read in large parts
+    for start in range(part.start - first, part.stop - first, _CACHED_ROWS):
+      block = rows[start : min(start + _CACHED_ROWS, part.stop - first)]
+      yield np.ascontiguousarray(block, np.float64)  # the order in memory would change the rounding of sums
 
 
 class _Statistics(NamedTuple):

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -11,8 +10,6 @@ from jaxtyping import Bool, Float32, Shaped
 
 from ae_jax import errors
 from ae_jax.data import lazy_arrays, loss_columns, ranges
-
-_CACHED_VALUES = 2**16  # number of values that are scaled at a time; they fit in the cache of a CPU
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -27,10 +24,8 @@ class Standardisation:
   def apply(self, x: Shaped[np.ndarray, "*shape"]) -> Float32[np.ndarray, "*shape"]:
     """Returns standardised examples."""
     scaled = np.empty(x.shape, np.float32)
-    size = max(1, _CACHED_VALUES // max(1, math.prod(x.shape[1:])))
-    for start in range(0, len(x), size):
-      rows = slice(start, start + size)
-      np.divide(x[rows] - self.mean, self.deviation, out=scaled[rows], casting="same_kind")
+    divide = lambda rows: np.divide(x[rows] - self.mean, self.deviation, out=scaled[rows], casting="same_kind")
+    lazy_arrays.map_blocks(divide, len(x), lazy_arrays.cached_rows(x))
     return scaled
 
   def invert(self, x: Shaped[np.ndarray, "*shape"]) -> Float32[np.ndarray, "*shape"]:

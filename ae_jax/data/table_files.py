@@ -41,7 +41,9 @@ def read_csv(path: str, kinds: Mapping[str, str], where: str, streamed: bool) ->
     if kinds.get(name) == "categorical" or pd.api.types.infer_dtype(values, skipna=True) == "string"
   }
   # pandas reads strings as categories in half the time, and later passes process each distinct string only once
-  options: dict[str, Any] = {"sep": separator, "dtype": dict.fromkeys(texts, "category")}
+  options: dict[str, Any] = {"sep": separator}
+  if texts:  # even with an empty `dtype`, pandas stores each column separately, and `tables` then copies the values
+    options["dtype"] = dict.fromkeys(texts, "category")
   with errors.convert_errors(f"{where}: not a readable CSV file"):
     if not streamed:
       yield _read_all(path, options)

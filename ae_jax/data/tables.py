@@ -88,9 +88,14 @@ def _in_memory(
   parts: Mapping[str, list[Any]], keys: Mapping[str, str], kinds: Mapping[str, str], notes: list[str], where: str
 ) -> dict[str, Any]:
   """Converts the DataFrames of each split to the arrays of a data source; `parts` is {split: DataFrames}."""
-  readers = {split: functools.partial(iter, frames) for split, frames in parts.items()}
+  from ae_jax.data import frames
+
+  readers = {split: functools.partial(iter, each) for split, each in parts.items()}
   description, arrays = _scan(readers, keys, kinds, where), {}
   for split, read in readers.items():
+    if len(parts[split]) == 1:
+      arrays[split] = frames.shared_or_raw_rows(parts[split][0], description["columns"], f"{where}: {split}")
+      continue
     arrays[split] = np.empty((description["counts"][split], len(description["columns"])))
     _fill(read, description["columns"], f"{where}: {split}", arrays[split])
   return _with_answers(arrays, description, notes, where)
@@ -233,7 +238,7 @@ def _scan(
   used = [name for name, _, _ in columns]
   for name in kinds:
     if name not in names["train"]:
-      few = _few(names["train"])
+      few = ", ".join(names["train"][:20]) + (", ..." if len(names["train"]) > 20 else "")
       raise errors.UserError(f"config.data.columns: the training file has no column {name!r}; it has the columns {few}")
   for split, present in names.items():
     if missing := [name for name in used if name not in present]:
@@ -243,10 +248,6 @@ def _scan(
     )
   unused = [name for name in names["train"] if name not in used]
   return {"columns": columns, "unused": unused, "counts": counts, "files": of_files, "answers": answers, "notes": notes}
-
-
-def _few(names: Any) -> str:
-  return ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
 
 
 def _fill(read: Callable[[], Iterator[Any]], columns: Any, where: str, raw: np.ndarray) -> None:

@@ -102,3 +102,17 @@ def test_all_rows_in_memory_and_the_probes_of_a_lazy_array_are_examined():
   lazy = lazy_arrays.LazyArray(values.shape, values.dtype, lambda indices: values[indices])
   assert lazy_arrays.examined(values) is values
   np.testing.assert_array_equal(lazy_arrays.examined(lazy), lazy_arrays.probe_indices(3_000))
+
+
+@pytest.mark.parametrize("count", [0, 7, 1000])
+def test_blocks_are_mapped_in_order_and_cover_all_rows(count):
+  rows = [list(range(count))[block] for block in lazy_arrays.map_blocks(lambda block: block, count, 10)]
+  assert [row for block in rows for row in block] == list(range(count))
+  assert all(len(block) == 10 for block in rows[:-1])
+
+
+def test_rows_of_an_ndarray_are_taken_when_they_are_read():
+  array = TABLE.copy()
+  taken = lazy_arrays.take(lazy_arrays.of_memory(array), MASK)
+  array += 1
+  np.testing.assert_array_equal(lazy_arrays.read_all(taken), TABLE[MASK] + 1)

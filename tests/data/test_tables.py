@@ -8,7 +8,7 @@ import pytest
 from sklearn.preprocessing import QuantileTransformer, StandardScaler
 
 from ae_jax import data, errors
-from ae_jax.data import schema, schema_fit, standardisation, table_files, table_rows
+from ae_jax.data import schema, schema_fit, standardisation, table_files, table_rows, tables
 
 RANDOM = np.random.default_rng(0)
 COUNT = 60
@@ -444,3 +444,22 @@ def test_a_column_that_has_words_in_a_later_part_is_read_as_words(tmp_path):
   (rows,) = table_files.read_csv(str(tmp_path / "a.csv"), {}, "a.csv", False)
   assert {*map(type, rows["a"])} == {str}
   assert rows["b"].dtype == np.int64
+
+
+def test_a_table_of_floats_is_not_copied_and_gives_the_same_data_as_a_copied_one(tmp_path):
+  numbers = pd.DataFrame(np.random.default_rng(1).normal(100, 15, (5000, 3)), columns=["a", "b", "c"])
+  original = numbers.copy()
+  shared = tables.of_frames({"train": numbers}, "x")["train"]
+  assert np.shares_memory(shared, numbers.to_numpy())
+  copied = tables.of_frames({"train": numbers.assign(word="x")}, "x", columns=("word=ignore",))["train"]
+  np.testing.assert_array_equal(shared, copied)
+  first, second = (
+    data.load("csv", written(tmp_path, each, name), "real", scale="standard", columns=columns)
+    for each, name, columns in (
+      (numbers, "floats.csv", ()),
+      (numbers.assign(word="x"), "words.csv", ("word=ignore",)),
+    )
+  )
+  assert first.fingerprints == second.fingerprints
+  assert first.schema.columns == second.schema.columns
+  pd.testing.assert_frame_equal(numbers, original)
