@@ -167,8 +167,11 @@ def principal_components(dataset: data.Dataset, count: int) -> models.PrincipalC
   deviations = np.zeros(count, np.float32)
   deviations[:found] = np.sqrt(np.maximum(fitted.explained_variance_, 0.0))
   element_deviation = float(np.sqrt(centred.var(0).mean()))
+  residual = max(0.0, fitted.noise_variance_ * (min(train.shape) - found))  # summed over all other directions
+  total = element_deviation**2 * train.shape[1]
+  fraction = float(np.sqrt(residual / total)) if total else 1.0
   return models.PrincipalComponents(
-    pca.centre, directions, deviations, float(fitted.noise_variance_), element_deviation
+    pca.centre, directions, deviations, float(fitted.noise_variance_), fraction, element_deviation
   )
 
 
