@@ -210,7 +210,10 @@ def principal_components(dataset: data.Dataset, count: int) -> models.PrincipalC
   deviations = np.zeros(count, np.float32)
   deviations[:found] = np.sqrt(np.maximum(pca.variances, 0.0))
   element_deviation = float(np.sqrt((train - pca.centre).var(0).mean()))
-  return models.PrincipalComponents(pca.centre, directions, deviations, pca.noise_variance, element_deviation)
+  residual = max(0.0, pca.noise_variance * (min(train.shape) - found))  # summed over all other directions
+  total = element_deviation**2 * train.shape[1]
+  fraction = float(np.sqrt(residual / total)) if total else 1.0
+  return models.PrincipalComponents(pca.centre, directions, deviations, pca.noise_variance, fraction, element_deviation)
 
 
 def mean(train: Float[np.ndarray, "examples elements"]) -> Float[np.ndarray, " elements"]:

@@ -24,6 +24,11 @@ LINEAR_PATHS = {"none": False, "pca": True}  # config.model.linear_path -> wheth
 _BOTTLENECKS = ("identity", "gaussian")  # bottlenecks with unbounded latents
 _MARGIN = 1e-3  # PCA outputs are clipped to at least this distance from the bounds of the range
 _LEAST_VARIANCE = 1e-4  # smallest initial posterior variance of a latent unit; the prior variance is 1
+# From this `residual_fraction` on, the correction is not scaled. The first steps of Adam change each parameter by the
+# learning rate, no matter how small the residuals are, and the output layers are sums over many parameters. Therefore,
+# an unscaled correction to PCA of nearly linear data has several times the error of PCA in the first epochs.
+_UNSCALED = 0.2
+_LEAST_SCALE = 0.01  # the residuals of the training examples are 0 if PCA is exact, but not those of a noisy input
 
 # config.data.range -> function that maps values inside the range to logits: the inverse of the output activation.
 _LINKS = {
@@ -40,6 +45,7 @@ class PrincipalComponents(NamedTuple):
   directions: Float[AnyArray, "latent elements"]  # orthonormal rows
   deviations: Float[AnyArray, " latent"]  # standard deviation of each score
   residual_variance: float  # mean variance of the examples along the directions orthogonal to all components
+  residual_fraction: float  # root mean square of the residuals of all elements, divided by `element_deviation`
   element_deviation: float  # root mean square of the deviations of all elements from their means
 
 
@@ -47,8 +53,9 @@ class LinearPath(AutoencoderModule):
   """The sum of PCA and an autoencoder `network`; both use the same latent code.
 
   The latents are the whitened PCA scores plus the latents of the network. The logits are the logits of the PCA
-  reconstruction plus the logits of the network. In a bounded range, the PCA reconstruction is clipped to the inside of
-  the range, so that its logits are finite.
+  reconstruction plus the logits of the network. If the residuals of PCA are small, the latents and the logits of the
+  network are multiplied by `correction_scale`, which is proportional to the residuals and at most 1. In a bounded
+  range, the PCA reconstruction is clipped to the inside of the range, so that its logits are finite.
 
   With a gaussian bottleneck, the initial posterior is the posterior of probabilistic PCA (Tipping & Bishop 1999) in the
   limit of a small residual: the mean is the whitened PCA score, and the variance is s / l, where l is the variance of
@@ -91,7 +98,7 @@ class LinearPath(AutoencoderModule):
       centred = centred * losses.flat(batch["mask"])
     scaled = (centred / pca["element_deviation"][None]).astype(x.dtype).reshape(x.shape)
     added = self.network.encode(scaled, batch, dropout)
-    z = _sum(centred @ pca["encoder"], added.z, x.dtype)
+    z = _sum(centred @ pca["encoder"], pca["correction_scale"][0] * added.z.astype(jnp.float32), x.dtype)
     if added.posterior is None:
       return added._replace(z=z)
     log_variance = _sum(pca["log_variance"][None], added.posterior.log_variance, x.dtype)
@@ -105,8 +112,10 @@ class LinearPath(AutoencoderModule):
       reconstructed = (mean[:, None] + pca["decoder"].T @ latents.T).reshape(*self.shape, -1)
     else:
       reconstructed = (mean[None] + latents @ pca["decoder"]).reshape(-1, *self.shape)
+    scale = pca["correction_scale"][0]
     if self.value_range == "real":
-      added = added * pca["element_deviation"][0].astype(added.dtype)
+      scale = scale * pca["element_deviation"][0]
+    added = added * scale.astype(added.dtype)
     # The sum is float32 even if the network computes in bfloat16, which would round a mean far from 0.
     logits = _sum(_LINKS[self.value_range](reconstructed), added, jnp.float32)
     return jnp.moveaxis(logits, -1, 0) if self.batch_last else logits
@@ -123,6 +132,7 @@ class LinearPath(AutoencoderModule):
       "decoder": principal.directions * np.where(used, deviations, 0.0)[:, None],
       "log_variance": np.where(used, np.log(variance), 0.0),
       "element_deviation": np.array([spread or 1.0]),
+      "correction_scale": np.clip([principal.residual_fraction / _UNSCALED], _LEAST_SCALE, 1.0),
     }
     return state | {name: value.astype(np.float32) for name, value in fitted.items()}
 
@@ -137,7 +147,7 @@ def zero_state(module: LinearPath) -> dict[str, Float[Array, "..."]]:
   elements, latent = math.prod(module.shape), module.code_spec.size
   shapes = {"mean": (elements,), "encoder": (elements, latent), "decoder": (latent, elements)}
   zeros = {name: jnp.zeros(shape) for name, shape in (shapes | {"log_variance": (latent,)}).items()}
-  return zeros | {"element_deviation": jnp.ones((1,))}
+  return zeros | {name: jnp.ones((1,)) for name in ("element_deviation", "correction_scale")}
 
 
 def beside(

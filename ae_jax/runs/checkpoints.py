@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 from orbax.checkpoint import v1 as ocp
 
 from ae_jax import errors
@@ -22,6 +23,8 @@ from ae_jax.types import Params
 
 _BEST_BY = "squared_error"
 _ALWAYS_SAVED = ("params", "opt_state")  # fields of the state that are saved even if they are empty
+# Arrays of the field `model_state` that checkpoints of earlier versions lack -> value that reproduces these versions.
+_ADDED_ARRAYS = {"correction_scale": 1.0}
 _KEEP_LAST = 2  # if the last checkpoint is damaged, the one before it can be restored
 _Report = Callable[[str], object]
 
@@ -203,15 +206,34 @@ def _load(opened: CheckpointFolder, step: int, abstract: Mapping[str, Any]) -> t
   with warnings.catch_warnings():
     warnings.simplefilter("ignore", RuntimeWarning)  # Orbax leaves coroutines unawaited when it fails
     try:
-      parts = opened.orbax.load_checkpointables(step, abstract)
-      metadata = opened.orbax.checkpointables_metadata(step).custom_metadata
+      described = opened.orbax.checkpointables_metadata(step)
+      metadata, (stored, added) = described.custom_metadata, _without_added(abstract, described.metadata)
+      parts = opened.orbax.load_checkpointables(step, stored)
       if any(metadata["checksums"][name] != checksums.compute(part) for name, part in parts.items()):
         raise ValueError("the checksums of the arrays differ from the saved checksums")
-      return parts, metadata, ""
+      return {**parts, **({"model_state": {**parts["model_state"], **added}} if added else {})}, metadata, ""
     except Exception as error:  # damaged files make Orbax raise many types of exceptions
       fault = _describe(error)
     gc.collect()
   return None, None, fault
+
+
+def _without_added(
+  abstract: Mapping[str, Any], described: Mapping[str, Any]
+) -> tuple[Mapping[str, Any], dict[str, jax.Array]]:
+  """Returns the abstract arrays without those of `_ADDED_ARRAYS` that a checkpoint lacks, and the values of these.
+
+  Args:
+    abstract: Abstract arrays of the fields to load.
+    described: Orbax's metadata of the arrays of the checkpoint.
+  """
+  state = abstract.get("model_state", {})
+  missing = [name for name in _ADDED_ARRAYS if name in state and name not in described["model_state"]]
+  if not missing:
+    return abstract, {}
+  stored = {name: leaf for name, leaf in state.items() if name not in missing}
+  full = lambda leaf, value: distributed.put(np.full(leaf.shape, value, leaf.dtype), leaf.sharding)
+  return {**abstract, "model_state": stored}, {name: full(state[name], _ADDED_ARRAYS[name]) for name in missing}
 
 
 def _complete(opened: CheckpointFolder) -> list[Any]:

@@ -7,16 +7,17 @@ import math
 import jax
 import numpy as np
 import optax
-from jaxtyping import Float
+from jaxtyping import Array, Float
 from ml_collections import ConfigDict
 
-from ae_jax import data, errors, overrides
+from ae_jax import data, errors, models, objectives, overrides
 from ae_jax.config.keys import AUTO
 from ae_jax.data import columns as column_arrays
+from ae_jax.ops import losses as loss_terms
 from ae_jax.system import distributed
 from ae_jax.training import device_arrays, setup, steps
 from ae_jax.training.state import init_state
-from ae_jax.types import Columns
+from ae_jax.types import AnyArray, Columns
 
 STEPS = 100
 _CHUNK = 10  # steps per compiled call
@@ -99,7 +100,8 @@ def losses(experiment: setup.Experiment) -> Float[np.ndarray, " steps"]:
   """Trains on the first device with the learning rates `rates`; returns the loss before each step.
 
   The initial state, the batches, the noise, the optimizer and the objective are those of the experiment; only the
-  learning rate differs.
+  learning rate differs. If the model starts as PCA, the entropy of the targets, the smallest possible value of a
+  cross-entropy, is subtracted. Otherwise its differences between the batches hide those between the rates.
   """
   model, dataset, stage = experiment.model, experiment.dataset, experiment.stages[0]
   rising = lambda peak, steps: optax.exponential_decay(peak, 1, (HIGHEST / LOWEST) ** (1 / (STEPS - 1)))
@@ -111,11 +113,13 @@ def losses(experiment: setup.Experiment) -> Float[np.ndarray, " steps"]:
   state = distributed.jit_once(functools.partial(init_state, model=model, optimizer=optimizer))(init_key)
   state = device_arrays.fit_to_data(state, experiment)
   chunk = jax.jit(functools.partial(steps.train_chunk, examples=None, **static))
+  has_floor = bool(model.principal_components) and stage.objective.likelihood == "bernoulli"
+  floor = jax.jit(functools.partial(_entropy, model=model, value_range=dataset.value_range))
   result = []
   for first in range(0, STEPS, _CHUNK):
     rows, weights = _batches(experiment, range(first, first + _CHUNK))
     state, terms, _ = chunk(state, rows=rows, weights=weights, key=noise_key)
-    result.append(np.asarray(terms["loss"]))
+    result.append(np.asarray(terms["loss"] - floor(rows, weights) if has_floor else terms["loss"]))
   return np.concatenate(result)
 
 
@@ -130,3 +134,15 @@ def _batches(experiment: setup.Experiment, numbers: range) -> tuple[Columns, Flo
       (column_arrays.flat({name: np.asarray(column[indices]) for name, column in columns.items()}), weights)
     )
   return jax.tree.map(lambda *parts: np.stack(parts), *batches)
+
+
+def _entropy(
+  rows: Columns, weights: Float[AnyArray, "steps batch"], *, model: models.Model, value_range: str
+) -> Float[Array, " steps"]:
+  """Returns the mean entropy in nats of the targets of each batch."""
+
+  def of_batch(batch):
+    batch = steps.read_batch(*batch, examples=None, model=model, value_range=value_range)
+    return objectives.batch_mean(loss_terms.bernoulli_entropy(*objectives.compared(batch)), batch["weight"])
+
+  return jax.lax.map(of_batch, (rows, weights))

@@ -9,6 +9,7 @@ import pytest
 from conftest import config_of, learned, train_until
 from sklearn.decomposition import PCA
 
+import ae_jax
 from ae_jax import errors, models, objectives
 from ae_jax.data import dataset as datasets
 from ae_jax.evaluators import pca
@@ -84,6 +85,40 @@ def test_encoder_and_decoder_of_the_network_get_gradients(name):
     leaves = jax.tree.leaves(gradients[part])
     assert all(np.isfinite(leaf).all() for leaf in leaves)
     assert max(np.abs(leaf).max() for leaf in leaves) > 0
+
+
+@pytest.mark.parametrize("noise", [1.0, 0.03])
+@pytest.mark.parametrize("name", ["dense", "cnn"])
+def test_the_correction_is_scaled_by_small_residuals_of_pca(name, noise):
+  rng = np.random.default_rng(0)
+  x = rng.normal(size=(400, 3)) @ rng.normal(size=(3, 48)) + noise * rng.normal(size=(400, 48))
+  x = x.astype(np.float32).reshape(400, 8, 6, 1)
+  dataset = datasets.Dataset("npz", "real", train=x, test=x[:9], train_labels=None, test_labels=None)
+  fit = PCA(3).fit(x.reshape(400, -1))
+  fraction = np.sqrt(1 - fit.explained_variance_ratio_.sum())
+  assert pca.principal_components(dataset, 3).residual_fraction == pytest.approx(fraction, rel=1e-2)
+  model = built(name)
+  variables = fitted(model, dataset)
+  larger = variables._replace(params=jax.tree.map(lambda leaf: leaf + 0.01, variables.params))
+  unscaled = {**variables.state, "correction_scale": np.ones(1, np.float32)}
+  z, of_unscaled = (model.encode(larger._replace(state=state), x).z for state in (variables.state, unscaled))
+  base, scale = model.encode(variables, x).z, min(1.0, fraction / 0.2)
+  np.testing.assert_allclose(z - base, scale * (of_unscaled - base), rtol=1e-2, atol=1e-4)
+  assert (scale < 0.5) == (noise < 1)
+  logits, of_unscaled = (model.decode(larger._replace(state=state), base) for state in (variables.state, unscaled))
+  reconstructed = model.decode(variables, base)
+  np.testing.assert_allclose(logits - reconstructed, scale * (of_unscaled - reconstructed), rtol=1e-2, atol=1e-4)
+
+
+@pytest.mark.runs_optax
+def test_the_first_steps_do_not_undo_pca_of_nearly_linear_data():
+  rng = np.random.default_rng(0)
+  x = rng.normal(size=(400, 3)) @ rng.normal(size=(3, 48)) + 0.01 * rng.normal(size=(400, 48))
+  options = {"data__range": "real", "objective__likelihood": "gaussian", "evaluators": (), "verbose": False}
+  run = ae_jax.fit(
+    x[:320].astype(np.float32), test=x[320:].astype(np.float32), model="dense", latent=3, epochs=3, **options
+  )
+  assert run.metrics["test/squared_error"] < 1.1 * run.metrics["test/pca_squared_error"]
 
 
 @pytest.mark.parametrize("value_range", ["real", "unit"])

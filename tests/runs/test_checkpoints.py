@@ -1,6 +1,7 @@
 """Checkpoints: round trips, which ones are kept, damaged files, and failed saves."""
 
 import contextlib
+import dataclasses
 import gc
 import shutil
 import threading
@@ -49,6 +50,19 @@ def test_checkpoint_restores_bitwise(tmp_path):
   jax.tree.map(np.testing.assert_array_equal, restored, state_at(1))
   jax.tree.map(np.testing.assert_array_equal, parts, {"params": state_at(1).params})
   assert notes == {"step": 1}
+
+
+def test_arrays_that_checkpoints_of_earlier_versions_lack_get_the_values_of_these_versions(tmp_path):
+  old = dataclasses.replace(state_at(1), model_state={"mean": jax.device_put(jnp.zeros(3), EVERYWHERE)})
+  with checkpoints.open_folder(tmp_path, to_save=True) as opened:
+    checkpoints.save(opened, old, 3.0, {})
+  added = jax.device_put(jnp.full(1, 0.5), EVERYWHERE)
+  target = dataclasses.replace(old, model_state={**old.model_state, "correction_scale": added})
+  with checkpoints.open_folder(tmp_path, to_save=False) as opened:
+    restored, _ = checkpoints.restore(opened, target)
+    parts = checkpoints.restore_parts(opened, 1, {"model_state": jax.eval_shape(lambda: target).model_state})
+  for state in (restored.model_state, parts["model_state"]):
+    assert {name: values.tolist() for name, values in state.items()} == {"mean": [0, 0, 0], "correction_scale": [1]}
 
 
 def test_newest_step_ignores_a_save_that_was_killed(tmp_path):

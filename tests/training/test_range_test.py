@@ -11,7 +11,7 @@ import ae_jax
 from ae_jax import errors
 from ae_jax.sweep import run as sweeps
 from ae_jax.system import distributed
-from ae_jax.training import range_test, train
+from ae_jax.training import range_test, setup, train
 
 pytestmark = [pytest.mark.runs_optax, pytest.mark.quick_compile]
 
@@ -62,6 +62,17 @@ def test_rate_depends_neither_on_the_devices_nor_on_the_microbatches(tiny, monke
   odd = rate_of(tiny)
   monkeypatch.setattr(distributed, "mesh", lambda devices=None: mesh(jax.devices()[:2]))
   assert rate_of(tiny) == odd  # 127 examples are padded to 128
+
+
+def test_losses_of_a_model_that_starts_as_pca_are_above_the_entropy_of_the_batches(tiny):
+  tiny.model.linear_path, tiny.objective.likelihood = "pca", "bernoulli"
+  trial = setup.build_experiment(tiny, 1)
+  above = range_test.losses(trial)[:5]
+  x = np.asarray(trial.dataset.train, np.float64)
+  x = np.clip(x / x.max(), 1e-12, 1 - 1e-12)
+  entropy = -(x * np.log(x) + (1 - x) * np.log1p(-x)).sum(axis=(1, 2, 3)).mean()
+  assert above.min() > 0
+  assert above.max() < entropy
 
 
 def test_run_prints_stores_and_keeps_the_rate(tiny, tmp_path, monkeypatch, capsys):
