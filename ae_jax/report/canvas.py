@@ -6,7 +6,7 @@ import textwrap
 
 import numpy as np
 from jaxtyping import UInt8
-from matplotlib import colormaps, image, ticker
+from matplotlib import colormaps, dates, image, ticker
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -66,6 +66,13 @@ def plain(text: str) -> str:
 def thousands() -> ticker.Formatter:
   """Returns a formatter of ticks at integers, such as 12,000."""
   return ticker.StrMethodFormatter("{x:,.0f}")
+
+
+def show_dates(axes: Axes) -> None:
+  """Labels the x axis, days since 1970-01-01, with dates and times."""
+  axes.xaxis.set_major_locator(locator := dates.AutoDateLocator())
+  axes.xaxis.set_major_formatter(dates.ConciseDateFormatter(locator))
+  axes.xaxis.get_offset_text().set_fontsize(7)
 
 
 def colours(name: str, values: np.ndarray) -> UInt8[np.ndarray, "*shape 4"]:

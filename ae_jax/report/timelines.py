@@ -1,7 +1,6 @@
 """Draws scores of recordings over time, with marked stretches and a threshold."""
 
 import numpy as np
-from matplotlib import dates, ticker
 
 from ae_jax.evaluators import figures
 from ae_jax.report import canvas
@@ -27,11 +26,9 @@ def figure(item: figures.Timelines) -> canvas.Figure:
     axes.tick_params(labelsize=7)
     axes.margins(x=0.01)
     if item.is_date:
-      axes.xaxis.set_major_locator(locator := dates.AutoDateLocator())
-      axes.xaxis.set_major_formatter(dates.ConciseDateFormatter(locator))
-      axes.xaxis.get_offset_text().set_fontsize(7)
-    else:
-      axes.xaxis.set_major_formatter(canvas.thousands() if not item.time else ticker.ScalarFormatter())
+      canvas.show_dates(axes)
+    elif not item.time:
+      axes.xaxis.set_major_formatter(canvas.thousands())
   panels[-1].set_xlabel(canvas.plain(item.time) or "time step of the recording", fontsize=8)
   handles = {label: line for axes in panels for line, label in zip(*axes.get_legend_handles_labels(), strict=True)}
   picture.legend(handles.values(), [*handles], fontsize=7, loc="outside lower center", ncols=4)
