@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from ae_jax import config as configs
 from ae_jax import configs as named_configs
 from ae_jax import errors, models, overrides
-from ae_jax.data import ranges, standardisation
+from ae_jax.data import ranges, recorded_tables, standardisation
 from ae_jax.data import scaling as scalings
 from ae_jax.data import schema as schemas
 from ae_jax.exporting import hub, torch_layouts
@@ -50,7 +50,7 @@ def make_run(
     scaling=scalings.Scaling(**scaling) if scaling else None,
     standardisation=standardisation.from_json(data_description.get("standardisation")),
     schema=schemas.from_json(data_description.get("schema")),
-    channel_names=tuple(data_description.get("channel_names", ())) or None,
+    record_columns=recorded_tables.from_json(data_description.get("record_columns")),
     workdir=workdir,
   )
 

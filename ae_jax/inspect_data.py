@@ -58,8 +58,11 @@ def main(arguments: list[str]) -> None:
       return
     print(f"to train: {inspection.command(name, given, result)}")
     if result.recorded is not None:
-      data.load(name, given, **result.recorded)
-      print(f"as a recording, in windows: {inspection.record_command(name, given, result.recorded)}")
+      try:
+        data.load(name, given, **result.recorded)
+        print(f"as a recording, in windows: {inspection.record_command(name, given, result.recorded)}")
+      except errors.UserError as error:
+        print(f"as a recording, windows of {result.recorded['window']} steps cannot be cut: {error}")
 
 
 def run() -> None:

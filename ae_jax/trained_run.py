@@ -15,6 +15,7 @@ from ae_jax.data import in_memory, table_rows
 from ae_jax.data import scaling as scalings
 from ae_jax.data import schema as schemas
 from ae_jax.data.conversion import Conversion, Converted
+from ae_jax.data.recorded_tables import RecordColumns
 from ae_jax.data.standardisation import ColumnScaling
 from ae_jax.decisions import store
 from ae_jax.exporting import files as exported_files
@@ -60,7 +61,7 @@ class Run:
       outputs; None without scaling.
     schema: Columns of a table; None for other data. With a schema, the methods also accept DataFrames and dicts
       {column: values}, with the columns in any order. Missing values are handled as in training.
-    channel_names: Names of the channels of recordings in a table (`config.data.window`); None for other data.
+    record_columns: Channels and times of recordings in a table (`config.data.window`); None for other data.
     workdir: The run folder; None if there is none.
   """
 
@@ -74,7 +75,7 @@ class Run:
   scaling: scalings.Scaling | None = None
   standardisation: ColumnScaling | None = None
   schema: schemas.Schema | None = None
-  channel_names: tuple[str, ...] | None = None
+  record_columns: RecordColumns | None = None
   workdir: pathlib.Path | None = None
 
   @property
@@ -212,7 +213,9 @@ class Run:
   @functools.cached_property
   def conversion(self) -> Conversion:
     """Conversion of examples to inputs of the model, and of its outputs to the units of the data."""
-    return Conversion(self.model.shape, self.config.data.range, self.scaling, self.standardisation, self.schema)
+    section = self.config.data
+    has_gaps = self.record_columns is not None and section.missing == "mask"
+    return Conversion(self.model.shape, section.range, self.scaling, self.standardisation, self.schema, has_gaps)
 
   def reconstructions_of(self, converted: Converted, columns: Mapping[str, Any]) -> Float[np.ndarray, "examples ..."]:
     """Returns the reconstructions of examples from `converted`, in the units of the data."""

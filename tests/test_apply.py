@@ -491,7 +491,7 @@ def test_labels_that_fit_no_example_are_refused(tmp_path):
   section = wanted((2, 1), window=2, stride=1).section | {"range": "unit", "one_class": None}
   model = types.SimpleNamespace(shape=(2, 1), columns=())
   config = ml_collections.ConfigDict({"data": section})
-  run = types.SimpleNamespace(model=model, schema=None, channel_names=None, config=config, metrics={})
+  run = types.SimpleNamespace(model=model, schema=None, record_columns=None, config=config, metrics={})
   with pytest.raises(
     errors.UserError, match=r"--label=y: is not one label per example of --data=.*save them as an array"
   ):

@@ -116,10 +116,10 @@ def load(
   arrays = sources.read(name, path, options, kind=kind, window=window, streams=streams, given=given, is_complete=True)
   draws.check_needed(chosen, arrays, where)
   remarks = arrays.pop("remarks", None) or []
-  recorded = None
+  record_columns = None
   if window and name in schema_fit.NAMED:
-    recorded = recorded_tables.of_table(arrays, column_kinds, missing, where)
-    remarks, column_kinds, missing = [*remarks, *recorded.remarks], {}, "error"
+    record_columns, notes = recorded_tables.of_table(arrays, column_kinds, missing, where)
+    remarks, column_kinds, missing = [*remarks, *notes], {}, "error"
   chosen, of_record, notes = _as_examples(arrays, name, kind, (window, stride), chosen, one_class, where)
   table = schema_fit.table_of(arrays, name, column_kinds, missing)
   notes = [*notes, *consecutive.remarks(arrays["train"], table, name, where, kind)]
@@ -151,8 +151,7 @@ def load(
     split=of_record or converted.split,
     schema=converted.schema,
     rows=rows,
-    time_axis=recorded.time if recorded else None,
-    channel_names=recorded.channels if recorded else (),
+    record_columns=record_columns,
     defects=arrays.pop("test_defects", None),
     **({"train_labels": None, "test_labels": None} | arrays),
   )

@@ -30,6 +30,7 @@ class Conversion:
   scaling: Scaling | None  # how integers and booleans are converted; None if the training data were bytes or floats
   standardisation: ColumnScaling | None
   schema: Schema | None  # columns of a table
+  has_gaps: bool = False  # whether NaN is a missing value, in windows of recordings in a table
 
   def __call__(self, x: Any, mask: Any = None) -> Converted:
     """Returns converted examples. Elements that were not observed are replaced by a constant.
@@ -37,13 +38,15 @@ class Conversion:
     Args:
       x: Examples [N, *shape], or rows of a table. A channel axis of size 1 may be left out.
       mask: 1 for observed elements, 0 for others; see `loss_columns.observed`. None: all elements were observed, except
-        missing values of a table with config.data.missing="mask".
+        missing values of a table (also of recordings in a table) with config.data.missing="mask".
 
     Raises:
       UserError: The examples do not match the run.
     """
     if self.schema is None:
       x, known = self.with_channels(x), None
+      if self.has_gaps and x.dtype.kind == "f" and np.isnan(x).any():
+        known = ~np.isnan(x)
     else:
       x, known = table_rows.encoded(x, self.schema)
     if mask is not None:

@@ -12,7 +12,7 @@ from ae_jax.data import labels, lazy_arrays, ranges, windows
 from ae_jax.data.draws import Split
 from ae_jax.data.loss_columns import NAMES
 from ae_jax.data.one_class import of_test_only, usual
-from ae_jax.data.recorded_tables import TimeAxis
+from ae_jax.data.recorded_tables import RecordColumns, TimeAxis
 from ae_jax.data.scaling import Scaling
 from ae_jax.data.schema import Schema
 from ae_jax.data.splits import SPLITS
@@ -63,8 +63,7 @@ class Dataset:
   test_recording: np.ndarray | None = None  # name of the recording of each test window, if there are several
   test_step_labels: np.ndarray | None = None  # [test, window]: label of each step of the test windows
   test_times: np.ndarray | None = None  # [test, window]: time of each step of the test windows, if the data have times
-  time_axis: TimeAxis | None = None  # column of these times
-  channel_names: tuple[str, ...] = ()  # names of the channels of recordings in a table; () for other data
+  record_columns: RecordColumns | None = None  # columns of a table that is read as recordings
 
   @property
   def shape(self) -> tuple[int, ...]:
@@ -75,6 +74,16 @@ class Dataset:
   def kind(self) -> str:
     """Kind of the examples, a value of `types.KINDS`."""
     return KINDS[len(self.shape)]
+
+  @property
+  def channel_names(self) -> tuple[str, ...]:
+    """Names of the channels of recordings in a table; () for other data."""
+    return () if self.record_columns is None else self.record_columns.channels
+
+  @property
+  def time_axis(self) -> TimeAxis | None:
+    """Column with the times of the steps of recordings in a table; None if there is none."""
+    return None if self.record_columns is None else self.record_columns.time
 
   @property
   def anomalous(self) -> Bool[np.ndarray, " test"] | None:

@@ -11,7 +11,7 @@ import pandas as pd
 from jaxtyping import Bool, Float, Float64, Int, Shaped
 
 from ae_jax import errors
-from ae_jax.data import lazy_arrays, schema, truth_words
+from ae_jax.data import dates, lazy_arrays, schema, truth_words
 
 _EPOCH = pd.Timestamp(0)
 _DAY = pd.Timedelta(days=1)
@@ -21,24 +21,6 @@ _CACHED_ROWS = 2048  # number of rows (with all columns) that fit in the cache o
 def are_numbers(words: Sequence[str]) -> Bool[np.ndarray, " words"]:
   """Returns a boolean mask: True for each string that is a number."""
   return pd.to_numeric(pd.Series(list(words), dtype=object), errors="coerce").notna().to_numpy()
-
-
-def are_dates(words: Sequence[str]) -> bool:
-  """Returns whether all strings are dates of the form 2024-05-31, with or without a time."""
-  texts = pd.Series(list(words), dtype=object)
-  if not texts.str.match(r"\d{4}-\d{2}-\d{2}").all():
-    return False
-  return bool(pd.to_datetime(texts, format="ISO8601", errors="coerce", utc=True).notna().all())
-
-
-def kind_of_numbers(values: pd.Series) -> str:
-  """Returns "boolean" for booleans and words such as "yes" and "no", otherwise "numeric"."""
-  if pd.api.types.is_bool_dtype(values.dtype):
-    return "boolean"
-  if pd.api.types.is_numeric_dtype(values.dtype):
-    return "numeric"
-  truths = {word for pair in truth_words.WORDS for word in pair}
-  return "boolean" if {word.lower() for word in words_of(factorized(values)[1])} <= truths else "numeric"
 
 
 def example(name: str, kind: str) -> str:
@@ -151,18 +133,15 @@ def _to_days(values: pd.Series, words: Sequence[str]) -> Float[np.ndarray, " row
   if pd.api.types.is_datetime64_any_dtype(values.dtype):
     return _days(values)
 
-  def of_texts(distinct):
-    form = {"format": "ISO8601"} if are_dates(words_of(distinct)) else {}
-    return _days(pd.to_datetime(distinct, errors="coerce", utc=True, **form))
-
-  return _by_distinct(values, of_texts)
+  parse = dates.of_numbers if pd.api.types.is_numeric_dtype(values.dtype) else dates.parse
+  return _by_distinct(values, lambda distinct: _days(parse(distinct)))
 
 
-def _days(dates: pd.Series) -> Float[np.ndarray, " rows"]:
+def _days(times: pd.Series) -> Float[np.ndarray, " rows"]:
   """Returns dates as days since 1970-01-01."""
-  if dates.dt.tz is not None:
-    dates = dates.dt.tz_convert("UTC").dt.tz_localize(None)
-  return ((dates - _EPOCH) / _DAY).to_numpy(np.float64)
+  if times.dt.tz is not None:
+    times = times.dt.tz_convert("UTC").dt.tz_localize(None)
+  return ((times - _EPOCH) / _DAY).to_numpy(np.float64)
 
 
 def _to_position(values: pd.Series, words: Sequence[str]) -> Float[np.ndarray, " rows"]:
@@ -187,7 +166,11 @@ def is_frame(x: Any) -> bool:
 
 def with_dates(x: Any) -> Any:
   """Returns a DataFrame with the dates of its index as a column; other rows are returned unchanged."""
-  return x.reset_index() if isinstance(x, pd.DataFrame) and isinstance(x.index, pd.DatetimeIndex) else x
+  if not isinstance(x, pd.DataFrame) or not isinstance(x.index, pd.DatetimeIndex | pd.PeriodIndex):
+    return x
+  if x.index.name in x.columns:  # the column has the dates already
+    return x.reset_index(drop=True)
+  return (x.to_timestamp() if isinstance(x.index, pd.PeriodIndex) else x).reset_index()
 
 
 def is_rows(x: Any) -> bool:
@@ -213,6 +196,11 @@ def as_frame(x: Any) -> pd.DataFrame:
       raise errors.UserError(
         f"the dict cannot be converted to a DataFrame ({errors.one_line(error)}); give all columns the same length"
       ) from None
+  if isinstance(x.columns, pd.MultiIndex):
+    raise errors.UserError(
+      "the columns of the table have several levels; join their names: "
+      "frame.columns = ['_'.join(map(str, names)) for names in frame.columns]"
+    )
   frame = x.rename(columns=str)
   if not frame.columns.is_unique:
     name = frame.columns[frame.columns.duplicated()][0]

@@ -97,6 +97,9 @@ def frame(
   from ae_jax.data import frames  # pandas takes half a second to import
 
   by_split = _checked(name, path, given)
+  for split, (x, _) in by_split.items():
+    if not frames.is_frame(x):
+      raise errors.UserError(f"{_ARGUMENTS[split]}: is no table, but x is one; pass a DataFrame or a dict of columns")
   rows = {split: frames.as_frame(frames.with_dates(x) if dated else x) for split, (x, _) in by_split.items()}
   found = tables.of_frames(rows, WHERE, label=label, group=group, columns=columns)
   answers = {

@@ -213,30 +213,28 @@ def _of_recorded_table(name: str, path: str, wanted: Wanted, named: Named, where
   """
   import pandas as pd  # takes half a second to import
 
+  from ae_jax.data import table_files
+
   section = wanted.section
   label = named.label or section["label"]
-  kinds_of = {column: "categorical" for column in (named.names, label) if column}
+  kinds_of = {named.names: "categorical"} if named.names else {}
   frame = pd.concat([*tables.rows_of(name, path, kinds_of, where)], ignore_index=True)
   for argument in ("names", "label"):
     column = getattr(named, argument)
     if column and column not in frame.columns:
       known = errors.list_known(column, list(map(str, frame.columns)))
       raise errors.UserError(f"--{argument}={column}: {where} has no column of this name; {known}")
-  values, observed = recorded_tables.values_of(frame, wanted.channels or None, section["missing"], where)
+  values, notes = recorded_tables.values_of(frame, wanted.columns, section["missing"], where)
   is_labelled = label in frame.columns
-  from ae_jax.data import table_files
-
   labels = table_files.answers(frame[label], f"label column {label!r}", 0, where) if is_labelled else None
   cut = new_cuts.of_records(values, pathlib.Path(path).name, section, labels, wanted.normal)
   if cut.names and named.names:
     firsts = frame[named.names].astype(str)[:: section["stride"] or section["window"]]
     cut = cut._replace(names=[*firsts[: len(cut.names)]])
-  if cut.names and observed is not None:
-    cut = cut._replace(extra={"mask": new_cuts.of_records(observed, "", section).x})
-  unread = {*map(str, frame.columns)} - {*wanted.channels, named.names, label}
-  notes = remarks.not_read(where, unread, "these columns are no channels of the run")
-  found = joined([cut], notes, where, section, "name the column of classes with --label")
-  return found._replace(extra=dict.fromkeys(cut.extra, ""))
+  time = wanted.columns.time.name if wanted.columns and wanted.columns.time else ""
+  unread = {*map(str, frame.columns)} - {*wanted.columns.channels, time, named.names, label}
+  notes += remarks.not_read(where, unread, "these columns are no channels of the run")
+  return joined([cut], notes, where, section, "name the column of classes with --label")
 
 
 # kind -> function that returns whether a path is of this kind; the first kind that matches is used

@@ -8,6 +8,7 @@ import numpy as np
 
 from ae_jax import errors
 from ae_jax.data import lazy_arrays, new_cuts, remarks
+from ae_jax.data.recorded_tables import RecordColumns
 from ae_jax.data.schema import Schema
 
 
@@ -27,8 +28,7 @@ class NewFiles(NamedTuple):
   parts: Iterator[Part]
   remarks: list[str]  # messages about files, columns and arrays that are not read, and about converted images
   no_labels: str  # how to add labels, if the parts have none; otherwise ""
-  # {"target" or "mask": name of its array}, if the parts have it; "" for the mask of missing values in a table
-  extra: Mapping[str, str] = {}
+  extra: Mapping[str, str] = {}  # {"target" or "mask": name of its array}, if the parts have it
 
 
 class Named(NamedTuple):
@@ -48,7 +48,7 @@ class Wanted(NamedTuple):
   value_range: str  # config.data.range
   schema: Schema | None  # columns of a table
   section: Mapping[str, Any]  # config.data
-  channels: tuple[str, ...] = ()  # names of the channels, if the run was trained on recordings in tables
+  columns: RecordColumns | None = None  # if the run was trained on recordings in tables
   normal: str | None = None  # name or label of the normal class, if the run has one
 
 

@@ -1,5 +1,6 @@
 """Recordings in tables: rows of CSV or Parquet files or of DataFrames are time steps, and columns are channels."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -10,7 +11,11 @@ from ae_jax import errors
 from ae_jax.data import in_memory, lazy_arrays, remarks, schema, schema_fit, splits
 
 _KINDS = ("numeric", "integer", "boolean")  # kinds of columns that can be channels
-_UNITS = {"days": 1.0, "h": 24.0, "min": 1440.0, "s": 86_400.0}  # name of a unit of time -> units per day
+_UNITS = {"days": 1.0, "h": 24.0, "min": 1440.0, "s": 86_400.0, "ms": 86_400_000.0}  # unit of time -> units per day
+# Names of columns of numbers that can be times, such as "time", "timestamp", "Time (s)", "t", "unix_ms" and "seconds".
+_TIME = re.compile(
+  r"time|date|stamp|epoch|unix|(^|[^a-z])(t|ts|s|ms|sec|seconds?|minutes?|hours?|days?)($|[^a-z])", re.I
+)
 
 
 class TimeAxis(NamedTuple):
@@ -23,36 +28,55 @@ class TimeAxis(NamedTuple):
     """Returns a time as text, such as "2024-05-31 12:00" or "seconds=12.5"."""
     if not self.is_date:
       return f"{self.name}={value:.12g}"
-    return str(np.datetime64(round(value * 86_400), "s")).replace("T", " ").removesuffix(":00")  # whole minutes
+    text = str(np.datetime64(round(value * 86_400_000), "ms")).replace("T", " ").removesuffix(".000")
+    return text.removesuffix(":00")  # whole minutes
 
   def length(self, value: float) -> str:
     """Returns a difference of two times as text, such as "15 min"."""
     if not self.is_date:
       return f"{value:.6g}"
-    unit = next((unit for unit, per_day in _UNITS.items() if value * per_day >= 1), "s")
-    return f"{value * _UNITS[unit]:.4g} {unit}"
+    unit = next((unit for unit, per_day in _UNITS.items() if value * per_day >= 0.9999), "ms")
+    return f"{value * _UNITS[unit]:.3g} {unit}"
 
 
-class Recorded(NamedTuple):
-  """Description of recordings in a table."""
+class RecordColumns(NamedTuple):
+  """The columns of a table that are read as recordings."""
 
   channels: tuple[str, ...]  # names of the channels
+  kinds: tuple[str, ...]  # kind of each channel, one of `_KINDS`
   time: TimeAxis | None  # None if no column contains times
-  remarks: list[str]  # for the user
+
+  def as_json(self) -> dict[str, Any]:
+    """Returns a dict that config.json can store; `from_json` inverts it."""
+    return {**self._asdict(), "time": self.time and self.time._asdict()}
 
 
-def of_table(arrays: dict[str, Any], kinds: Mapping[str, str], missing: str, where: str) -> Recorded:
+def from_json(stored: Mapping[str, Any] | None) -> RecordColumns | None:
+  """Inverts `RecordColumns.as_json`; None stays None."""
+  if stored is None:
+    return None
+  time = TimeAxis(**stored["time"]) if stored["time"] else None
+  return RecordColumns(tuple(stored["channels"]), tuple(stored["kinds"]), time)
+
+
+def of_table(
+  arrays: dict[str, Any], kinds: Mapping[str, str], missing: str, where: str
+) -> tuple[RecordColumns, list[str]]:
   """Converts the raw rows of a table to recordings [steps, channels], in place.
 
   Numeric and boolean columns are channels. A column of dates contains the times of the steps. If there is none, it is
-  the first column of numbers that increase from step to step, unless `kinds` has its kind. `train_times`, ... [steps]
-  become these times. With `missing="mask"`, `train_mask`, ... [steps, channels] become masks of the observed values.
+  the first column of numbers that increase from step to step and has a name such as "time", unless `kinds` has its
+  kind. `train_times`, ... [steps] become these times. With `missing="mask"`, `train_mask`, ... [steps, channels] become
+  masks of the observed values.
 
   Args:
     arrays: Arrays of a source of tables, with the key "table" (see `tables`).
     kinds: {column: kind} that the user has set.
     missing: `config.data.missing`.
     where: Prefix of messages.
+
+  Returns:
+    The columns, and notes for the user.
 
   Raises:
     UserError: A column cannot be a channel, two columns contain dates, a value is missing, or the rows are not in order
@@ -70,60 +94,63 @@ def of_table(arrays: dict[str, Any], kinds: Mapping[str, str], missing: str, whe
   position = _position_of_time(table, increasing, kinds)
   time = None if position is None else TimeAxis(table.names[position], table.kinds[position] == "date")
   chosen = [column for column in range(len(table.names)) if column != position]
-  names = tuple(table.names[column] for column in chosen)
-  if not names:
-    raise errors.UserError(f"{where}: has no column of numbers besides the time {time.name!r}; add one")
-  notes = [f"{where}: channels of the recording: {', '.join(names)}"]
+  columns = RecordColumns(*(tuple(each[column] for column in chosen) for each in (table.names, table.kinds)), time)
+  if not chosen:
+    raise errors.UserError(f"{where}: has no column of numbers besides the times; add one")
+  notes = [f"{where}: channels of the recording: {', '.join(columns.channels)}"]
   notes += [
     f"{where}: column {name!r} increases at every step, so its values in the test part differ from those in training; "
     f"to leave it out: --config.data.columns=\"'{name}=ignore',\""
-    for name, rises in zip(names, increasing[chosen], strict=True)
+    for name, rises in zip(columns.channels, increasing[chosen], strict=True)
     if rises
   ]
   for split, lengths in steps.items():
     place = f"{where}: {split}" if len(steps) > 1 else where
     raw = arrays[split]
     if time is not None:
-      arrays[f"{split}_times"] = _column(raw, position)
+      arrays[f"{split}_times"] = np.concatenate([part[:, position] for part in lazy_arrays.parts(raw)])
       notes += _on_times(arrays[f"{split}_times"], lengths, time, place)
-    arrays[split] = _of_columns(raw, chosen)
-    notes += _check_values(arrays, split, names, missing, place)
-  return Recorded(names, time, notes)
+    arrays[split] = lazy_arrays.map_rows(raw, (len(chosen),), np.float64, lambda rows: rows[:, chosen])
+    notes += _check_values(arrays, split, columns, missing, place)
+  return columns, notes
 
 
 def values_of(
-  record: Any, channels: Sequence[str] | None, missing: str, where: str
-) -> tuple[Shaped[np.ndarray, "steps ..."], Bool[np.ndarray, "steps channels"] | None]:
-  """Returns a new recording as an array [T] or [T, C], and the mask of its observed values (None: all are observed).
+  record: Any, columns: RecordColumns | None, missing: str, where: str
+) -> tuple[Shaped[np.ndarray, "steps ..."], list[str]]:
+  """Returns a new recording as an array [T] or [T, C], in which missing values are NaN, and notes for the user.
 
   Args:
     record: An array [T] or [T, C], or a DataFrame or dict of columns.
-    channels: Names of the channels of the run; None if they have no names.
+    columns: Columns of the run; None if it was not trained on a table.
     missing: `config.data.missing` of the run.
-    where: Prefix of error messages.
+    where: Prefix of messages.
 
   Raises:
-    UserError: A channel does not exist, or a value is missing or not a number.
+    UserError: A channel does not exist, a value is missing or not of the kind of its channel, or the rows are not in
+      order of time.
   """
   from ae_jax.data import frames  # pandas takes half a second to import
 
   if not frames.is_rows(record):
-    return in_memory.as_array(record, "record"), None
-  if channels is None:
+    return in_memory.as_array(record, "record"), []
+  if columns is None:
     raise errors.UserError(
       f"{where}: has named columns, but the run was trained on an array, whose channels have no names; pass an array "
       "[steps, channels]"
     )
-  frame = frames.as_frame(record)
-  if absent := [name for name in channels if name not in frame.columns]:
+  frame = frames.as_frame(frames.with_dates(record))
+  if absent := [name for name in columns.channels if name not in frame.columns]:
     raise errors.UserError(
-      f"{where}: has no column {absent[0]!r}; the channels of the run are {', '.join(channels)}; add it"
+      f"{where}: has no column {absent[0]!r}; the channels of the run are {', '.join(columns.channels)}; add it"
     )
-  columns = [(name, frames.kind_of_numbers(frame[name]), ()) for name in channels]
-  values = frames.raw_rows(frame, columns, 0, where)
-  schema.check(values, channels, missing, where, "config.data.missing=mask in training")
-  is_missing = np.isnan(values)
-  return np.where(is_missing, 0, values), ~is_missing if is_missing.any() else None
+  described = [(name, kind, ()) for name, kind in zip(columns.channels, columns.kinds, strict=True)]
+  values, notes, time = frames.raw_rows(frame, described, 0, where), [], columns.time
+  if time is not None and time.name in frame.columns:
+    times = frames.raw_rows(frame, [(time.name, "date" if time.is_date else "numeric", ())], 0, where)
+    notes += _on_times(times[:, 0], (len(times),), time, where)
+  schema.check(values, columns.channels, missing, where, "config.data.missing=mask in training")
+  return values, notes + _on_missing(np.isnan(values), where)
 
 
 def _check_kinds(table: schema_fit.RawTable, where: str) -> None:
@@ -152,7 +179,7 @@ def _increasing(raw: lazy_arrays.MaybeLazy, lengths: Sequence[int]) -> Bool[np.n
   for part in lazy_arrays.parts(raw):
     rows = np.concatenate([last, part])
     is_same = ~np.isin(np.arange(row - len(last) + 1, row + len(part)), firsts)
-    found &= (np.diff(rows, axis=0)[is_same] > 0).all(0)
+    found &= (rows[1:] > rows[:-1])[is_same].all(0)
     last, row = part[-1:], row + len(part)
   return found & (row > len(lengths))
 
@@ -165,59 +192,66 @@ def _position_of_time(
     return table.kinds.index("date")
   free = [
     position
-    for position, (name, kind) in enumerate(zip(table.names, table.kinds, strict=True))
-    if increasing[position] and kind != "boolean" and name not in kinds
+    for position, name in enumerate(table.names)
+    if increasing[position] and name not in kinds and _TIME.search(name)
   ]
   return free[0] if free else None
 
 
-def _column(raw: lazy_arrays.MaybeLazy, position: int) -> Float64[np.ndarray, " steps"]:
-  return np.concatenate([part[:, position] for part in lazy_arrays.parts(raw)])
-
-
-def _of_columns(raw: lazy_arrays.MaybeLazy, chosen: Sequence[int]) -> lazy_arrays.MaybeLazy:
-  """Returns the chosen columns of raw rows."""
-  return lazy_arrays.map_rows(raw, (len(chosen),), np.float64, lambda rows: rows[:, chosen])
-
-
 def _on_times(times: Float64[np.ndarray, " steps"], lengths: Sequence[int], axis: TimeAxis, where: str) -> list[str]:
   """Returns a note about the times of the steps; raises UserError if a time is missing or before the previous one."""
-  changes = [np.diff(part) for part in np.split(times, np.cumsum(lengths)[:-1])]
   if np.isnan(times).any():
     row = int(np.argmax(np.isnan(times)))
     raise errors.UserError(
       f"{where}: the column of times {axis.name!r} has no value in row {row:,} (counted from 0); fill it or remove the "
       "row"
     )
+  changes = [np.diff(part) for part in np.split(times, np.cumsum(lengths)[:-1])]
   for number, change in enumerate(changes):
     if (change < 0).any():
       row = int(np.sum(lengths[:number])) + int(np.argmax(change < 0)) + 1
       raise errors.UserError(
         f"{where}: row {row:,} (counted from 0) has an earlier time in column {axis.name!r} than the row before; sort "
-        f"the rows by time, or leave the column out with --config.data.columns=\"'{axis.name}=ignore',\""
+        "the rows by time (after a change of clocks, write the offset from UTC, as in 2024-10-27T02:30+02:00), or "
+        f"leave the column out with --config.data.columns=\"'{axis.name}=ignore',\""
       )
-  every, usual = np.concatenate(changes), float(np.median(np.concatenate(changes)))
   note = f"{where}: times: column {axis.name!r}, from {axis.text(times.min())} to {axis.text(times.max())}"
+  every = np.concatenate(changes)
+  rising = every[every > 0]
+  if not len(rising):
+    return [f"{note}; all times of a recording are equal"]
+  usual, longest = float(np.median(rising)), float(rising.max())
   note += f", a step every {axis.length(usual)}"
-  gaps = int((every > 1.5 * usual).sum())
-  if gaps:
-    note += f"; {remarks.counted(gaps, 'longer step')}, at most {axis.length(float(every.max()))}: windows span them"
-  return [note]
+  gaps, equal = int((rising > 1.5 * usual).sum()), len(every) - len(rising)
+  note += f"; {remarks.counted(gaps, 'longer step')}, at most {axis.length(longest)}: windows span them" if gaps else ""
+  return [note + (f"; {remarks.counted(equal, 'step')} with the time of the step before" if equal else "")]
 
 
-def _check_values(arrays: dict[str, Any], split: str, names: Sequence[str], missing: str, where: str) -> list[str]:
-  """Adds the mask of the observed values, in place, and returns a note about missing values. See `of_table`.
+def _check_values(arrays: dict[str, Any], split: str, columns: RecordColumns, missing: str, where: str) -> list[str]:
+  """Adds the mask of the observed values, in place, and returns notes about the values. See `of_table`.
 
   Raises:
-    UserError: A value is infinite, or a value is missing and `missing` is "error".
+    UserError: A value is infinite, a value is missing and `missing` is "error", or all values of a channel are missing.
   """
-  values = arrays[split]
-  invalid = np.concatenate(
-    [np.where(np.isfinite(part), 0, part).astype(np.float16) for part in lazy_arrays.parts(values)]
-  )
-  schema.check(invalid, names, missing, where, "config.data.missing=mask")
+  parts = lazy_arrays.parts(arrays[split])
+  invalid = np.concatenate([np.where(np.isfinite(part), 0, part).astype(np.float16) for part in parts])
+  schema.check(invalid, columns.channels, missing, where, "config.data.missing=mask")
   if missing != "mask":
     return []
-  observed = arrays[f"{split}_mask"] = ~np.isnan(invalid)
-  count = int((~observed).sum())
-  return [f"{where}: {remarks.counted(count, 'missing value')} left out of the loss"] if count else []
+  is_missing = np.isnan(invalid)
+  arrays[f"{split}_mask"] = ~is_missing
+  return _on_missing(is_missing, where)
+
+
+def _on_missing(is_missing: Bool[np.ndarray, "steps channels"], where: str) -> list[str]:
+  """Returns a note about missing values, and about steps in which all are missing; [] if there are none."""
+  if not is_missing.any():
+    return []
+  note = f"{where}: {remarks.counted(int(is_missing.sum()), 'missing value')} left out of the loss and the scores"
+  empty = np.flatnonzero(is_missing.all(1))
+  if len(empty):
+    note += (
+      f"; {remarks.counted(len(empty), 'step')} without any value, the first in row {empty[0]:,} (counted from 0), "
+      "which add nothing to the scores of their windows"
+    )
+  return [note]

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from ae_jax import errors
-from ae_jax.data import frames, remarks, schema, several_files, truth_words
+from ae_jax.data import dates, frames, remarks, schema, several_files, truth_words
 
 STREAMED_ROWS = 1 << 17  # number of rows that are read at a time from a file that exceeds the memory budget
 _PEEKED_ROWS = 100  # number of rows that are read first, to find the columns that contain strings
@@ -26,14 +26,19 @@ _MOST_DISTINCT = 100_000  # a column with more distinct strings is an id
 def read_csv(path: str, kinds: Mapping[str, str], where: str, streamed: bool) -> Iterator[pd.DataFrame]:
   """Yields the rows of a CSV file: all at once or, if `streamed`, at most STREAMED_ROWS at a time.
 
-  The separator is a comma, a semicolon or a tab, whichever is most frequent in the first line.
+  The separator is a comma, a semicolon or a tab, whichever is most frequent in the first line. With semicolons, decimal
+  numbers can have commas, as in 3,14.
   """
   with errors.convert_errors(f"{where}: not a readable CSV file"):
     opener = gzip.open if path.endswith(".gz") else open
     with opener(path, "rt", errors="replace") as file:
       first = file.readline()
     separator = max(",;\t", key=first.count)
-    peeked = pd.read_csv(path, sep=separator, nrows=_PEEKED_ROWS)
+    form = {"sep": separator, "decimal": "."}
+    peeked = pd.read_csv(path, nrows=_PEEKED_ROWS, **form)
+    if separator == ";" and any(_have_decimal_commas(peeked[name]) for name in peeked):
+      form["decimal"] = ","
+      peeked = pd.read_csv(path, nrows=_PEEKED_ROWS, **form)
   _check_header(list(peeked.columns), where)
   texts = {
     name
@@ -41,7 +46,7 @@ def read_csv(path: str, kinds: Mapping[str, str], where: str, streamed: bool) ->
     if kinds.get(name) == "categorical" or pd.api.types.infer_dtype(values, skipna=True) == "string"
   }
   # pandas reads strings as categories in half the time, and later passes process each distinct string only once
-  options: dict[str, Any] = {"sep": separator}
+  options: dict[str, Any] = form
   if texts:  # even with an empty `dtype`, pandas stores each column separately, and `tables` then copies the values
     options["dtype"] = dict.fromkeys(texts, "category")
   with errors.convert_errors(f"{where}: not a readable CSV file"):
@@ -50,6 +55,13 @@ def read_csv(path: str, kinds: Mapping[str, str], where: str, streamed: bool) ->
       return
     with pd.read_csv(path, chunksize=STREAMED_ROWS, low_memory=False, **options) as chunks:
       yield from chunks
+
+
+def _have_decimal_commas(values: pd.Series) -> bool:
+  """Returns whether the values are strings, and most of them decimal numbers with a comma."""
+  texts = values.dropna()
+  is_text = pd.api.types.infer_dtype(texts) == "string"
+  return bool(is_text and texts.str.fullmatch(r"[-+]?\d+,\d+").mean() >= _MOSTLY)
 
 
 def _read_all(path: str, options: Mapping[str, Any]) -> pd.DataFrame:
@@ -86,10 +98,9 @@ def read_parquet(path: str, kinds: Mapping[str, str], where: str, streamed: bool
 
 
 def _check_header(names: Sequence[str], where: str) -> None:
-  """Raises UserError if all column names of a CSV file are numbers, i.e. if the header row is missing."""
-  numbers = pd.to_numeric(pd.Series(names, dtype=str), errors="coerce")
-  if len(names) and numbers.notna().all():
-    raise errors.UserError(f"{where}: the first row holds numbers, not the names of the columns; add a header row")
+  """Raises UserError if all column names of a CSV file are numbers or dates, i.e. if the header row is missing."""
+  if len(names) and (frames.are_numbers(names) | dates.are_dates(names)).all():
+    raise errors.UserError(f"{where}: the first row holds values, not the names of the columns; add a header row")
 
 
 @dataclasses.dataclass
@@ -140,8 +151,17 @@ class ColumnScan:
     truths = {word for pair in truth_words.WORDS for word in pair}
     if {word.lower() for word in words} <= truths and self.found <= {"text", "boolean"}:
       return "boolean", ""
+    found = dates.are_dates(words)
+    if found.all():
+      return "date", ""
+    if found.mean() >= _MOSTLY:
+      word = words[int(np.argmin(found))]
+      raise errors.UserError(
+        f"{where}: column {name!r} holds dates, but also strings such as {word!r}; correct them, or set "
+        f"{frames.example(name, 'ignore')}"
+      )
     are_different = len(words) == self.filled and self.filled > _LEAST_IDS
-    if len(words) > _MOST_DISTINCT or (are_different and not frames.are_dates(words)):
+    if len(words) > _MOST_DISTINCT or are_different:
       numbers = frames.are_numbers(words)
       if numbers.mean() < _MOSTLY:
         return "ignore", "is an id: its strings are all different"
@@ -154,7 +174,7 @@ class ColumnScan:
         f"{where}: column {name!r} holds numbers, but also strings such as {word!r}; correct them, or set "
         f"{frames.example(name, 'categorical')}"
       )
-    return ("date", "") if frames.are_dates(words) else ("categorical", "")
+    return "categorical", ""
 
 
 def _kind_of(values: pd.Series) -> str:

@@ -84,7 +84,7 @@ def read(run: Any, path: str, *, label: str = "", **options: str) -> new_parts.N
   section = run.config.data.to_dict()
   one_class = section["one_class"]
   normal = None if one_class is None else new_labels.name_of_class(one_class, run.class_names)
-  wanted = new_parts.Wanted(run.model.shape, section["range"], run.schema, section, run.channel_names or (), normal)
+  wanted = new_parts.Wanted(run.model.shape, section["range"], run.schema, section, run.record_columns, normal)
   found = new_files.read(path, wanted, label=label, **options)
   if found.no_labels and "label" in run.model.columns:
     raise errors.UserError(f"--data={path}: has no labels, but the model of this run needs them; {found.no_labels}")
@@ -103,7 +103,7 @@ def remarks_on_extra(run: Any, found: new_parts.NewFiles, path: str, reads_targe
     reads_target: Whether the results depend on targets; otherwise, no remark is about them.
   """
   named = {name: array for name, array in found.extra.items() if reads_target or name != "target"}
-  notes = [f"--data={path}: the {name} is the array {array}" for name, array in named.items() if array]
+  notes = [f"--data={path}: the {name} is the array {array}" for name, array in named.items()]
   is_of_pairs = "test/input_squared_error" in run.metrics  # a metric of runs with targets
   if reads_target and is_of_pairs and "target" not in found.extra:
     notes.append(

@@ -87,7 +87,7 @@ class Timelines:
   title: str
   steps: dict[str, np.ndarray]  # title of a panel -> [2, K]: time steps and their scores
   windows: dict[str, np.ndarray]  # title of a panel -> [2, K]: centres of windows, and their mean scores per step
-  # title of a panel -> [K, 2]: first step and last step + 1 of each anomalous stretch, or times of first and last step
+  # title of a panel -> [K, 2]: first step of each anomalous stretch and the step after its last one, or their times
   marked: dict[str, np.ndarray]
   threshold: float  # of the mean scores of windows; NaN if there is none
   time: str = ""  # name of the times that stand for the steps; "" if the steps are counted

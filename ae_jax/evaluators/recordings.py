@@ -34,8 +34,11 @@ def analyze(
     return
   window = dataset.shape[0]
   squares = context.squares(context.reconstructions).sum(-1)
+  if context.mask is not None:
+    squares = np.where(context.mask.any(-1), squares, np.nan)  # steps without any value have no error
   recordings = _recordings(dataset)
-  largest = np.argsort([-squares[rows].max() for rows in recordings.values()], kind="stable")[:_MOST_PANELS]
+  largest = np.argsort([-np.nanmax(squares[rows], initial=0) for rows in recordings.values()], kind="stable")
+  largest = largest[:_MOST_PANELS]
   names = [[*recordings][number] for number in sorted(largest)]
   found: dict[str, dict[str, np.ndarray]] = {"steps": {}, "windows": {}, "marked": {}}
   for name in names:
@@ -77,7 +80,7 @@ def _panel(
 ) -> tuple[Float64[np.ndarray, "2 steps"], Float64[np.ndarray, "2 rows"], Shaped[np.ndarray, "stretches 2"]]:
   """Returns the errors over time of the windows at `rows`, the errors of these windows, and the anomalous stretches.
 
-  The stretches are (first step, last step + 1), or (time of the first step, time of the last step).
+  The stretches are (first step, step after the last one), or the times of these.
   """
   dataset, (_, window) = context.dataset, squares.shape
   starts = dataset.test_start[rows]
@@ -95,8 +98,9 @@ def _panel(
   if dataset.one_class is not None and dataset.test_step_labels is not None:
     anomalous = windows.over_time(dataset.test_step_labels[rows] != dataset.one_class, stride, count)
   marked = np.flatnonzero(np.diff(anomalous > 0, prepend=False, append=False)).reshape(-1, 2)
-  marked = marked + starts[0] if dataset.test_times is None else steps[marked - [0, 1]]
-  return np.stack([steps, errors])[:, in_windows], np.stack([middles, squares.mean(1)]), marked
+  edges = np.append(steps, steps[-1] + (steps[-1] - steps[0]) / max(1, count - 1))
+  of_windows = np.stack([middles, np.nansum(squares, 1) / window])
+  return np.stack([steps, errors])[:, in_windows], of_windows, edges[marked]
 
 
 def _thinned(curve: Float64[np.ndarray, "2 points"]) -> Float64[np.ndarray, "2 fewer"]:

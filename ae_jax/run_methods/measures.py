@@ -164,12 +164,14 @@ def score_record(run: Any, record: Any, *, per_channel: bool = False) -> Float64
   Args:
     run: The run.
     record: Recording [T] or [T, C]; or a DataFrame or dict of columns, if the run was trained on a table. It is cut
-      into windows like the training recording. With config.data.missing="mask", missing values do not count.
+      into windows like the training recording. With config.data.missing="mask", NaN is a missing value, which adds
+      nothing to the score.
     per_channel: Whether to return the errors of each channel instead of their sum.
 
   Returns:
     Squared reconstruction error of each step, [T], summed over the channels and averaged over the windows that contain
-    the step; NaN for steps at the end that are in no window. With `per_channel=True`, the errors [T, C].
+    the step; NaN for steps at the end that are in no window, and for steps without any value. With
+    `per_channel=True`, the errors [T, C]; NaN for missing values.
 
   Raises:
     UserError: The run was not trained on windows, or the recording is shorter than a window.
@@ -177,17 +179,16 @@ def score_record(run: Any, record: Any, *, per_channel: bool = False) -> Float64
   window, stride = run.config.data.window, run.config.data.stride or run.config.data.window
   if not window:
     raise errors.UserError("score_record: the examples of this run are not windows (config.data.window=0); use score")
-  record, observed = recorded_tables.values_of(record, run.channel_names, run.config.data.missing, "the recording")
-  x, mask = (
-    None if values is None else windows.of_record(values, window, stride, "the recording")[:]
-    for values in (record, observed)
-  )
-  inputs = inputs_of(run, x, mask, None, {})
+  record, _ = recorded_tables.values_of(record, run.record_columns, run.config.data.missing, "the recording")
+  inputs = inputs_of(run, windows.of_record(record, window, stride, "the recording")[:], None, None, {})
   squares = np.square(run.apply("reconstruct", inputs.x, inputs.columns) - inputs.x, dtype=np.float64)
-  squares = squares if inputs.mask is None else squares * inputs.mask
-  if not per_channel:
-    return windows.over_time(squares.sum(-1), stride, len(record))
-  return np.stack([windows.over_time(each, stride, len(record)) for each in np.moveaxis(squares, -1, 0)], 1)
+  if inputs.mask is not None:
+    squares = np.where(inputs.mask, squares, np.nan)
+  over_time = lambda values: windows.over_time(values, stride, len(record))
+  of_channels = np.stack([over_time(channel) for channel in np.moveaxis(squares, -1, 0)], 1)
+  if per_channel:
+    return of_channels
+  return np.where(np.isnan(of_channels).all(1), np.nan, np.nansum(of_channels, 1))
 
 
 def inputs_of(run: Any, x: Any, mask: AnyArray | None, target: Any, columns: dict[str, Any]) -> scores.Inputs:

@@ -62,7 +62,7 @@ def _describe_data(dataset: data.Dataset) -> dict[str, Any]:
     "faults": list(dataset.faults),
     "split": dataset.split and dataset.split.as_json(),
     "class_names": list(dataset.class_names or ()),
-    "channel_names": list(dataset.channel_names),
+    "record_columns": dataset.record_columns and dataset.record_columns.as_json(),
     "scaling": dataset.scaling and dataclasses.asdict(dataset.scaling),
     "standardisation": dataset.standardisation and dataset.standardisation.as_json(),
     "schema": dataset.schema and dataset.schema.as_json(),

@@ -63,7 +63,7 @@ def train_run(config: ConfigDict, dataset: data.Dataset, start: models.Variables
     scaling=dataset.scaling,
     standardisation=dataset.standardisation,
     schema=dataset.schema,
-    channel_names=dataset.channel_names or None,
+    record_columns=dataset.record_columns,
   )
 
 

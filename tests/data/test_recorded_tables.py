@@ -1,6 +1,7 @@
 """Tests of recordings in tables: channels, times, labels, missing values and several files."""
 
 import dataclasses
+import json
 import re
 
 import jax
@@ -73,7 +74,7 @@ def test_faults_are_named(tmp_path, changes, options, fault):
 def test_missing_values_are_masked(tmp_path):
   gaps = FRAME.assign(heat=FRAME.heat.where(FRAME.index % 20 != 3))
   found = load(tmp_path, gaps, label="state", missing="mask", scale="standard")
-  assert any(remark.endswith("10 missing values left out of the loss") for remark in found.remarks)
+  assert any(remark.endswith("10 missing values left out of the loss and the scores") for remark in found.remarks)
   for split, first, stop in (("train", 0, 160), ("test", 160, 200)):
     mask = found.columns[split]["mask"].reshape(-1, 3)
     np.testing.assert_array_equal(mask[:, 0], gaps.heat[first:stop].notna())
@@ -83,14 +84,14 @@ def test_missing_values_are_masked(tmp_path):
 
 
 def test_increasing_numbers_are_times(tmp_path):
-  seconds = FRAME[["heat", "speed"]].assign(counter=np.arange(STEPS) ** 2.0, seconds=np.arange(STEPS) / 4)
+  seconds = FRAME[["heat", "speed"]].assign(energy=np.arange(STEPS) ** 2.0, seconds=np.arange(STEPS) / 4)
   found = load(tmp_path, seconds)
-  assert found.channel_names == ("heat", "speed", "seconds")
-  assert found.test_captions(np.array([0])) == ("from counter=25600",)
+  assert found.channel_names == ("heat", "speed", "energy")
+  assert found.test_captions(np.array([0])) == ("from seconds=40",)
   (note,) = [remark for remark in found.remarks if "increases at every step" in remark]
-  assert "'seconds=ignore'" in note
-  found = load(tmp_path, seconds, columns=("counter=numeric",))
-  assert found.channel_names == ("heat", "speed", "counter")
+  assert "'energy=ignore'" in note
+  found = load(tmp_path, seconds, columns=("seconds=numeric",))
+  assert found.channel_names == ("heat", "speed", "energy", "seconds")
   found = load(tmp_path, FRAME[["heat", "speed"]])
   assert found.time_axis is None
   assert found.test_captions(np.array([0])) == ("from step 160",)
@@ -120,6 +121,8 @@ def test_times_as_text(days):
   assert pd.Timestamp(axis.text(days)) == pd.Timestamp(0) + pd.Timedelta(days=days)
   assert axis.length(1 / 86_400) == "1 s"
   assert axis.length(2.5) == "2.5 days"
+  assert axis.length(1.0 + 1e-3 / 86_400 - 1.0) == "1 ms"
+  assert axis.text(0.001 / 86_400) == "1970-01-01 00:00:00.001"
   assert recorded_tables.TimeAxis("t", False).text(12.5) == "t=12.5"
 
 
@@ -146,27 +149,38 @@ def test_runs_score_new_tables(tmp_path):
   options |= {"model": "dense", "latent": 2, "epochs": 1, "evaluators": (), "verbose": False}
   with jax.numpy_rank_promotion("allow"):
     run = ae_jax.fit(FRAME.set_index("time"), "state", **options)
-  assert run.channel_names == ("heat", "speed", "pump")
+  assert run.record_columns.channels == ("heat", "speed", "pump")
+  assert recorded_tables.from_json(json.loads(json.dumps(run.record_columns.as_json()))) == run.record_columns
   gaps = FRAME.assign(heat=FRAME.heat.where(FRAME.index != 5), unknown=1.0)[[*FRAME.columns[::-1], "unknown"]]
+  gaps.loc[7, ["heat", "speed", "pump"]] = None
   scores = run.score_record(gaps)
   of_channels = run.score_record(gaps, per_channel=True)
   assert of_channels.shape == (STEPS, 3)
-  assert of_channels[5, 0] == 0
-  np.testing.assert_allclose(of_channels.sum(1), scores)
+  np.testing.assert_array_equal(np.argwhere(np.isnan(of_channels)), [[5, 0], [7, 0], [7, 1], [7, 2]])
+  np.testing.assert_allclose(np.nansum(of_channels, 1), np.where(FRAME.index == 7, 0, scores))
+  assert np.isnan(scores[7])
+  array = np.where(np.isnan(of_channels), np.nan, FRAME[["heat", "speed", "pump"]].replace({"yes": 1, "no": 0}))
+  np.testing.assert_allclose(run.score_record(array.astype(float)), scores, rtol=1e-5)
   gaps.to_csv(tmp_path / "new.csv", index=False)
   found = rows.read(run, str(tmp_path / "new.csv"), names="time")
   (part,) = found.parts
-  assert found.remarks == [f"--data={tmp_path}/new.csv: not read: unknown; these columns are no channels of the run"]
+  times, missing, unread = found.remarks
+  assert "times: column 'time', from 2026-03-01 00:00" in times
+  assert "4 missing values left out of the loss and the scores; 1 step without any value, the first in row 7" in missing
+  assert unread.endswith("not read: unknown; these columns are no channels of the run")
   assert list(part.names[:2]) == ["2026-03-01 00:00:00", "2026-03-01 02:30:00"]
   assert list(part.labels[16:]) == ["normal", "fault", "normal", "normal"]
-  assert found.extra == {"mask": ""}
-  sums = run.score(part.x, mask=part.mask)
-  np.testing.assert_allclose(sums, scores.reshape(20, 10).sum(1), rtol=1e-5)
+  np.testing.assert_allclose(run.score(part.x), np.nansum(scores.reshape(20, 10), 1), rtol=1e-5)
   (part,) = rows.read(run, str(tmp_path / "new.csv")).parts
   assert part.names[1] == "new.csv[10:20]"
-  for frame, fault in ((FRAME.drop(columns="heat"), "has no column 'heat'"), (FRAME.assign(heat="x"), "'x' in row 0")):
+  for fault, frame in {
+    "has no column 'heat'": FRAME.drop(columns="heat"),
+    "'x' in row 0": FRAME.assign(heat="x"),
+    "earlier time": FRAME.iloc[::-1],
+    "'no' in row 25": FRAME.assign(heat=FRAME.pump.where(FRAME.index > 24, "1")),
+  }.items():
     with pytest.raises(errors.UserError, match=fault):
       run.score_record(frame)
-  unnamed = dataclasses.replace(run, channel_names=None)
+  unnamed = dataclasses.replace(run, record_columns=None)
   with pytest.raises(errors.UserError, match="trained on an array"):
     unnamed.score_record(FRAME)

@@ -347,7 +347,7 @@ def test_options_of_tables_are_refused_for_other_data(options, key):
 
 def test_a_file_without_names_is_refused(tmp_path):
   (tmp_path / "x.csv").write_text("1,2\n3,4\n5,6\n7,8\n")
-  with pytest.raises(errors.UserError, match="the first row holds numbers, not the names"):
+  with pytest.raises(errors.UserError, match="the first row holds values, not the names"):
     data.load("csv", str(tmp_path / "x.csv"), "real")
 
 

@@ -100,9 +100,9 @@ def test_times_stand_for_steps():
   made = context(STRIDE)
   days = 20_000 + np.arange(60) / 24
   cut = windows.of_record(days, WINDOW, STRIDE, "")[:][..., 0]
-  axis = recorded_tables.TimeAxis("time", True)
+  columns = recorded_tables.RecordColumns(("a", "b"), ("numeric",) * 2, recorded_tables.TimeAxis("time", True))
   plain = timelines(made)
-  made = dataclasses.replace(made, dataset=dataclasses.replace(made.dataset, test_times=cut, time_axis=axis))
+  made = dataclasses.replace(made, dataset=dataclasses.replace(made.dataset, test_times=cut, record_columns=columns))
   item = timelines(made)
   assert (item.time, item.is_date) == ("time", True)
   (title,) = item.steps
@@ -111,4 +111,4 @@ def test_times_stand_for_steps():
   np.testing.assert_array_equal(steps, days[: len(steps)])
   np.testing.assert_array_equal(errors, next(iter(plain.steps.values()))[1])
   np.testing.assert_allclose(middles, cut.mean(1))
-  np.testing.assert_array_equal(item.marked[title], days[[[20, 22], [40, 40]]])
+  np.testing.assert_array_equal(item.marked[title], days[[[20, 23], [40, 41]]])
