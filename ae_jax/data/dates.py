@@ -30,7 +30,7 @@ def are_dates(words: Sequence[str]) -> Bool[np.ndarray, " words"]:
   A date can be followed by a time. If few strings are dates, the mask may be False everywhere.
   """
   texts = pd.Series(list(words), dtype=object)
-  if len(texts) > _PROBES and are_dates(texts[:: len(texts) // _PROBES][:_PROBES]).mean() < 1 / 2:
+  if len(texts) > _PROBES and are_dates(words[:: len(texts) // _PROBES][:_PROBES]).mean() < 1 / 2:
     return np.zeros(len(texts), bool)
   forms = texts.map(lambda text: bool(_YEAR_FIRST.match(text) or _DOTTED.match(text))).astype(bool)
   found = np.zeros(len(texts), bool)

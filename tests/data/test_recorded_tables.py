@@ -8,10 +8,11 @@ import jax
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import run_command
 
 import ae_jax
 from ae_jax import data, errors
-from ae_jax.data import detection, inspection, recorded_tables
+from ae_jax.data import detection, in_memory, inspection, recorded_tables
 from ae_jax.decisions import rows
 
 STEPS = 200
@@ -181,6 +182,40 @@ def test_runs_score_new_tables(tmp_path):
   }.items():
     with pytest.raises(errors.UserError, match=fault):
       run.score_record(frame)
+  gaps.assign(state=np.where(FRAME.index % 7 == 3, 10, 2)).to_csv(tmp_path / "new.csv", index=False)
+  (part,) = rows.read(run, str(tmp_path / "new.csv")).parts
+  assert set(part.labels.tolist()) == {10}  # compared as numbers
   unnamed = dataclasses.replace(run, record_columns=None)
   with pytest.raises(errors.UserError, match="trained on an array"):
     unnamed.score_record(FRAME)
+
+
+def test_indices_of_frames_are_times():
+  plain = FRAME.drop(columns="state")
+  options = {"kind": "series", "window": 10}
+  for frame in (
+    plain,
+    plain.set_index("time"),
+    plain.set_index("time", drop=False),
+    plain.drop(columns="time").set_index(pd.period_range("2026-03-01", periods=STEPS, freq="15min", name="time")),
+  ):
+    found = data.load("frame", "", "real", given={"train": in_memory.SplitData(frame)}, **options)
+    assert found.channel_names == ("heat", "speed", "pump")
+    assert found.test_captions(np.array([0])) == ("from 2026-03-02 16:00",)
+
+
+def test_times_of_a_recording_can_be_equal(tmp_path):
+  found = load(tmp_path, FRAME.assign(time=TIMES.floor("30min")).drop(columns="state"))
+  assert any("a step every 30 min; 100 steps with the time of the step before" in note for note in found.remarks)
+  found = load(tmp_path, FRAME.assign(time=TIMES[0]).drop(columns="state"))
+  assert any("all times of a recording are equal" in note for note in found.remarks)
+
+
+def test_windows_that_cannot_be_cut_do_not_end_the_description(tmp_path):
+  frame = FRAME[["heat"]].assign(warmth=FRAME.heat, time=TIMES[::-1])
+  pd.concat([frame] * 2).to_csv(tmp_path / "a.csv", index=False)
+  status, printed, _ = run_command("inspect_data", tmp_path / "a.csv")
+  assert status == 0
+  assert "to train: ae_jax train --config=table:csv" in printed
+  assert "as a recording, windows of 50 steps cannot be cut: " in printed
+  assert "earlier time" in printed

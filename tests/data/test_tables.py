@@ -8,7 +8,7 @@ import pytest
 from sklearn.preprocessing import QuantileTransformer, StandardScaler
 
 from ae_jax import data, errors
-from ae_jax.data import schema, schema_fit, standardisation, table_files, table_rows, tables
+from ae_jax.data import in_memory, schema, schema_fit, standardisation, table_files, table_rows, tables
 
 RANDOM = np.random.default_rng(0)
 COUNT = 60
@@ -345,8 +345,9 @@ def test_options_of_tables_are_refused_for_other_data(options, key):
     data.load("digits", "", "unit", **options)
 
 
-def test_a_file_without_names_is_refused(tmp_path):
-  (tmp_path / "x.csv").write_text("1,2\n3,4\n5,6\n7,8\n")
+@pytest.mark.parametrize("first", ["1,2", "2026-03-01 00:15,2.5"])
+def test_a_file_without_names_is_refused(tmp_path, first):
+  (tmp_path / "x.csv").write_text(f"{first}\n3,4\n5,6\n7,8\n")
   with pytest.raises(errors.UserError, match="the first row holds values, not the names"):
     data.load("csv", str(tmp_path / "x.csv"), "real")
 
@@ -463,3 +464,32 @@ def test_a_table_of_floats_is_not_copied_and_gives_the_same_data_as_a_copied_one
   assert first.fingerprints == second.fingerprints
   assert first.schema.columns == second.schema.columns
   pd.testing.assert_frame_equal(numbers, original)
+
+
+def test_decimal_commas_beside_semicolons(tmp_path):
+  frame = pd.DataFrame({"a": np.arange(40) / 8, "day": pd.date_range("2026", periods=40), "b": ["x, y", "z"] * 20})
+  frame.to_csv(tmp_path / "x.csv", index=False, sep=";", decimal=",", date_format="%d.%m.%Y")
+  found = data.load("csv", str(tmp_path / "x.csv"), "real")
+  assert [(column.name, column.kind) for column in found.schema.columns] == [
+    ("a", "numeric"),
+    ("day", "date"),
+    ("b", "categorical"),
+  ]
+  decoded = found.schema.decode(np.concatenate([found.train, found.test]))
+  assert sorted(decoded[:, 0]) == frame["a"].tolist()
+
+
+def test_a_word_among_dates_is_named(tmp_path):
+  days = pd.date_range("2026", periods=40).strftime("%d.%m.%Y").where(np.arange(40) != 7, "unknown")
+  pd.DataFrame({"a": np.arange(40) / 8, "day": days}).to_csv(tmp_path / "x.csv", index=False)
+  with pytest.raises(errors.UserError, match="column 'day' holds dates, but also strings such as 'unknown'"):
+    data.load("csv", str(tmp_path / "x.csv"), "real")
+
+
+def test_frames_that_cannot_be_read_are_refused():
+  levels = pd.DataFrame(np.ones((4, 2)), columns=pd.MultiIndex.from_product([["a"], ["b", "c"]]))
+  plain = {"train": pd.DataFrame({"a": [1.0, 2.0, 3.0, 4.0]}), "test": np.ones((4, 1))}
+  for frames, fault in (({"train": levels}, "several levels; join"), (plain, "test: is no table, but x is one")):
+    given = {split: in_memory.SplitData(frame) for split, frame in frames.items()}
+    with pytest.raises(errors.UserError, match=fault):
+      data.load("frame", "", "real", given=given)
