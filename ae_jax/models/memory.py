@@ -5,7 +5,7 @@ A config can require terabytes. Such an allocation would make the operating syst
 
 import contextlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -19,6 +19,7 @@ from ae_jax.models.interface import Variables
 # INTERNAL: CUDA_ERROR_OUT_OF_MEMORY is the error of libraries, such as cuBLAS, for which XLA left no memory
 _OUT_OF_MEMORY = re.compile("RESOURCE_EXHAUSTED|OUT_OF_MEMORY")
 _SMALLER_STEP = "reduce config.batch_size, raise config.accumulate, set config.remat=True, or make the model smaller"
+_LARGE = 256  # images with a larger side, in pixels, can be resized or cut into patches
 
 
 def available_bytes() -> int | float:
@@ -83,8 +84,19 @@ def check_step(
     raise errors.UserError(
       f"config.batch_size: processing {rows} examples at a time needs about {placements.format_gib(total)}, but this "
       f"device has {placements.format_gib(limit)}; reduce config.batch_size, raise config.accumulate, or make the "
-      "model smaller"
+      f"model smaller{_on_large_images(model.shape)}"
     )
+
+
+def _on_large_images(shape: Sequence[int]) -> str:
+  """Returns how large images can be made smaller, as the end of a message; "" for other examples."""
+  if len(shape) != 3 or max(shape[:2]) <= _LARGE:
+    return ""
+  height, width = (round(side * _LARGE / max(shape[:2])) for side in shape[:2])
+  return (
+    f"; or resize the images of a folder, such as with config.data.size={height},{width}, or cut images into patches, "
+    f"such as with config.data.patch={_LARGE}"
+  )
 
 
 @contextlib.contextmanager
