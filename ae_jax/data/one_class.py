@@ -44,7 +44,8 @@ def select(
     UserError: The class is unknown, the test examples have no labels, labels are not integers, or a split has labels,
       but no example of the class.
   """
-  key = f"config.data.one_class={one_class!r}"
+  shown = repr(one_class) if isinstance(one_class, str) else labels.with_name(one_class, class_names)
+  key = f"config.data.one_class={shown}"
   labelled = ("train", "test") if held_out is None else ("train",)
   has_labels = arrays.get(f"{labelled[-1]}_labels") is not None
   label = label_of(one_class, arrays, class_names, where) if has_labels else one_class
