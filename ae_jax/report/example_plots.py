@@ -6,6 +6,7 @@ figures as PNG files, and `blocks` embeds them in a page. The plots of a figure 
 Matplotlib needs seconds for many pairs of axes.
 """
 
+import textwrap
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -20,6 +21,7 @@ _MAX_EXAMPLES = 16  # maximum number of examples, each in its own plot
 _MAX_ACROSS = 12  # maximum number of examples in a row
 _MAX_GRIDS = 6  # maximum number of grids beside each other
 _NAMES_PER_INCH = 9  # maximum number of names of columns below an axis; some names are left out if there are more
+_CAPTION_PER_INCH = 22  # number of characters of a caption in an inch; longer captions have several lines
 _LETTERS = 18  # maximum length of a name below an axis
 _LEAST_LABELLED = 0.8  # inches: if the columns of a grid of series are narrower, only the first has tick labels
 _WIDTH, _HEIGHT = 0.85, 0.75  # size of the plot in a cell of size 1
@@ -112,7 +114,8 @@ def _below_each_other(item: figures.ExampleRows, value_range: str) -> canvas.Fig
   axes.set_yticks(_HEIGHT / 2 - np.arange(len(item.rows)), [*item.rows], fontsize=7)
   axes.set_ylabel(f"{item.y_label},\n{limits[0]:.3g} to {limits[1]:.3g} in each row", fontsize=7)
   for number, caption in enumerate(item.captions[:count]):
-    axes.text(number + 0.03, _HEIGHT + 0.06, canvas.plain(caption), fontsize=5)
+    lines = textwrap.wrap(canvas.plain(caption), int(_CAPTION_PER_INCH * (width - 1.9) / count))
+    axes.text(number + 0.03, _HEIGHT + 0.06, "\n".join(lines), fontsize=5)
   return picture
 
 
