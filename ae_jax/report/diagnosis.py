@@ -15,6 +15,7 @@ _OVERFIT = 1.5  # ratio of test to training loss, both minus their lower bound, 
 _OVERFIT_GAP = 0.02  # minimum difference of the losses, relative to the test loss; their lower bounds differ by less
 _OVERLAPPING = 4  # advised number of windows that contain a step, if more windows are needed
 _ROSE = 1.1  # ratio of the last error to the smallest error that means overfitting
+_ROSE_SLIGHTLY = 1.03  # the same for a model that is no better than PCA, if nothing else explains this
 _IGNORED = 1.02  # value of latent/shuffle_ratio below which the decoder ignores the latent code
 _CONSTANT = 1e-4  # variance of reconstructions, relative to the data, below which the reconstructions are nearly equal
 _SATURATED = 0.1  # fraction of outputs that are wrong and at an end of the data range, above which this is a fault
@@ -141,8 +142,18 @@ def dead_units(result: Result) -> Finding | None:
 
 def overfitting(result: Result) -> Finding | None:
   """Returns a finding if the test or validation error has risen from its minimum; otherwise None."""
+  return _on_rise(result, _ROSE)
+
+
+def slightly_overfitting(result: Result) -> Finding | None:
+  """Returns the finding of `overfitting` also for a small rise, for bad results that no other rule explains."""
+  return _on_rise(result, _ROSE_SLIGHTLY)
+
+
+def _on_rise(result: Result, least: float) -> Finding | None:
+  """Returns a finding if the test or validation error is above `least` times its minimum; otherwise None."""
   rose = result.rose
-  if not rose or rose.last <= _ROSE * rose.smallest:
+  if not rose or rose.last <= least * rose.smallest:
     return None
   sentence = (
     f"It is overfitting: the {rose.split} error rose from {number(rose.smallest)} after epoch {rose.epoch:g} to "

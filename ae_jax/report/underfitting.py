@@ -67,12 +67,20 @@ def _advice_on_size(result: Result) -> str:
     return f"{text[0].upper()}{text[1:]}."
   if result.description.get("parameters", 0) > result.description["data"]["train"] * result.elements:
     few = "The model has more parameters than the training set has values, so a larger one will hardly help"
-    return f"{few}: use more training examples, or change {result.setting('optimizer.learning_rate')}."
+    return f"{few}: use more training examples, or {_other_rate(result)}."
   if key is None:
-    return "Use a larger model, or change the learning rate."
-  if not result.settings[key]:  # chosen from the data
-    return f"Use a larger model, such as config.{key}=512, or change {result.setting('optimizer.learning_rate')}."
-  return f"Use a larger model ({result.setting(key)}), or change {result.setting('optimizer.learning_rate')}."
+    return f"Use a larger model, or {_other_rate(result)}."
+  size = result.settings[key] or 256  # 0: chosen from the data
+  larger = [2 * each for each in size] if isinstance(size, list | tuple) else [2 * size]
+  value = ",".join(map(str, larger))
+  return f"Use a larger model, such as config.{key}={value}, or {_other_rate(result)}."
+
+
+def _other_rate(result: Result) -> str:
+  """Returns advice to lower the learning rate, with a value if it is known."""
+  rate = result.settings.get("optimizer.learning_rate")
+  lower = f", such as config.optimizer.learning_rate={rate / 2:.3g}" if isinstance(rate, float) else ""
+  return f"a lower learning rate{lower}"
 
 
 def _automatic(result: Result) -> str:

@@ -28,9 +28,10 @@ def curve(*values):
 FALLING = {"test/squared_error": curve(60, 50, 44, 40, 30, 28, 22, 20), "train/loss": curve(*range(90, 82, -1))}
 FLAT = {"test/squared_error": curve(30, 25, 21, 20, 20, 20, 20, 20), "train/loss": curve(*range(90, 82, -1))}
 ROSE = {"test/squared_error": curve(30, 15, 12, 13, 14, 15, 18, 20), "train/loss": curve(*range(90, 82, -1))}
+SLIGHT = ROSE | {"test/squared_error": curve(30, 25, 19, 19.2, 19.4, 19.6, 19.8, 20)}
 
 CASES = {  # name -> (metrics, config keys, learning curves, parts of the sentences)
-  "underfit": (BAD, DENSE, FLAT, ("underfitting: the loss is 69.000 on", "config.model.widths=256")),
+  "underfit": (BAD, DENSE, FLAT, ("underfitting: the loss is 69.000 on", "config.model.widths=512")),
   "linear path": (BAD, {"model.linear_path": "none"}, FLAT, ("underfitting", "config.model.linear_path=pca")),
   "linear path of a VAE": (
     *(BAD, VAE | {"model.linear_path": "none"}, FLAT),
@@ -59,6 +60,8 @@ CASES = {  # name -> (metrics, config keys, learning curves, parts of the senten
     *(BAD | {"train/loss": 55.0}, {"objective.likelihood": "bernoulli"}, FLAT),
     ("overfitting: the loss is 70.000 on", "more training examples"),
   ),
+  "slight rise": (BAD, DENSE, SLIGHT, ("test error rose from 19.000 after epoch 3 to 20.000", "smaller model")),
+  "slight rise, good": (METRICS, DENSE, SLIGHT, ()),
   "rise": (BAD, DENSE, ROSE, ("test error rose from 12.000 after epoch 3 to 20.000", "of epoch 3", 'which="best"')),
   "rise between checkpoints": (
     *(BAD, DENSE | {"checkpoint_every_epochs": 20}, ROSE),
