@@ -44,7 +44,7 @@ def select(
     UserError: The class is unknown, the test examples have no labels, labels are not integers, or a split has labels,
       but no example of the class.
   """
-  shown = repr(one_class) if isinstance(one_class, str) else labels.with_name(one_class, class_names)
+  shown = labels.with_name(one_class, class_names) if isinstance(one_class, int) else repr(one_class)
   key = f"config.data.one_class={shown}"
   labelled = ("train", "test") if held_out is None else ("train",)
   has_labels = arrays.get(f"{labelled[-1]}_labels") is not None
