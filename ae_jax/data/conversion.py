@@ -68,6 +68,10 @@ class Conversion:
 
   def with_channels(self, x: Any) -> Shaped[np.ndarray, "..."]:
     """Adds the example axis to a single example, and a channel axis of size 1 if it is missing."""
+    if len(self.shape) == 2 and hasattr(x, "columns"):
+      raise errors.UserError(
+        "x: is a table, but the examples of this run are series; score_record scores the steps of a recording"
+      )
     x = in_memory.as_array(x, "x")
     if x.shape == self.shape or (self.shape[-1] == 1 and x.shape == self.shape[:-1]):
       x = x[None]  # a single example

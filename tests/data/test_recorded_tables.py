@@ -185,6 +185,8 @@ def test_runs_score_new_tables(tmp_path):
   gaps.assign(state=np.where(FRAME.index % 7 == 3, 10, 2)).to_csv(tmp_path / "new.csv", index=False)
   (part,) = rows.read(run, str(tmp_path / "new.csv")).parts
   assert set(part.labels.tolist()) == {10}  # compared as numbers
+  with pytest.raises(errors.UserError, match="score_record scores"):
+    run.score(FRAME)
   unnamed = dataclasses.replace(run, record_columns=None)
   with pytest.raises(errors.UserError, match="trained on an array"):
     unnamed.score_record(FRAME)
