@@ -114,7 +114,11 @@ def _of_input(metrics: measured.Metrics) -> str:
   if of_input is None or not math.isfinite(error):
     return ""
   comparison = "less" if error < of_input else "not less"
-  return f"The input itself has the squared error {measured.number(of_input)}: the model's error is {comparison}."
+  text = f"The input itself has the squared error {measured.number(of_input)}: the model's error is {comparison}"
+  psnr = metrics.get("test/psnr", math.nan)
+  if math.isfinite(psnr) and error > 0 and of_input > 0:
+    text += f" (PSNR {psnr:.2f} dB, input: {psnr + 10 * math.log10(error / of_input):.2f} dB)"
+  return f"{text}."
 
 
 def _of_anomalies(result: measured.Result) -> str:

@@ -27,6 +27,8 @@ def of(result: measured.Result) -> list[dict[str, str]]:
       beside = template.format(tables.number(metrics[reference])) if reference in metrics else ""
       if name == "test/auroc":
         beside = "; ".join(filter(None, (result.auroc_interval, beside)))
+      if name == "test/squared_error" and "test/input_squared_error" in metrics:
+        beside = "; ".join(filter(None, (f"input: {tables.number(metrics['test/input_squared_error'])}", beside)))
       label = label.format(result.tested)
       label = f"{label}, {result.unit}" if result.unit and name == "test/squared_error" else label
       tiles.append({"name": label, "value": tables.number(metrics[name], 3), "beside": beside})

@@ -280,9 +280,16 @@ def test_headline_before_the_first_evaluation():
 @pytest.mark.parametrize(("of_input", "said"), [(6.0, "is less."), (4.0, "is not less."), (None, "")])
 def test_the_error_of_the_input_is_compared_if_there_are_targets(of_input, said):
   metrics = METRICS if of_input is None else METRICS | {"test/input_squared_error": of_input}
+  metrics = {name: value for name, value in metrics.items() if name != "test/psnr"}
   for text in (
     messages.closing(metrics, description_of(), pathlib.Path("runs/x"), {}),
     messages.headline(metrics, description_of(), {}),
   ):
     assert ("The input itself" in text) == bool(said)
     assert said in text
+
+
+def test_the_psnr_of_the_input_is_beside_that_of_the_model():
+  metrics = METRICS | {"test/squared_error": 5.0, "test/input_squared_error": 50.0, "test/psnr": 26.264}
+  text = messages.headline(metrics, description_of(), {})
+  assert "the model's error is less (PSNR 26.26 dB, input: 16.26 dB)." in text

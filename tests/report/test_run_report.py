@@ -163,6 +163,14 @@ def test_analyses_of_an_earlier_step_do_not_affect_the_verdict(tmp_path):
     assert ("linear probe accuracy" in str(report.tiles())) == decides
 
 
+def test_the_tile_of_pairs_has_the_error_of_the_input(tmp_path):
+  folder = made_runs.make(tmp_path / "a", epochs=2)
+  lines = [json.loads(line) | {"test/input_squared_error": 7.5} for line in (folder / "metrics.jsonl").open()]
+  (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+  (tile,) = [tile for tile in run_report.read(folder).tiles() if "squared error" in tile["name"]]
+  assert tile["beside"].startswith("input: 7.5; baseline PCA: ")
+
+
 def test_report_marks_results_of_an_earlier_step(tmp_path):
   folder = made_runs.make(tmp_path / "a", epochs=5)
   results.write(folder, results.collect(100, RESULTS))
