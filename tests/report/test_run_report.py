@@ -165,7 +165,8 @@ def test_analyses_of_an_earlier_step_do_not_affect_the_verdict(tmp_path):
 
 def test_the_tile_of_pairs_has_the_error_of_the_input(tmp_path):
   folder = made_runs.make(tmp_path / "a", epochs=2)
-  lines = [json.loads(line) | {"test/input_squared_error": 7.5} for line in (folder / "metrics.jsonl").open()]
+  lines = (folder / "metrics.jsonl").read_text().splitlines()
+  lines = [json.loads(line) | {"test/input_squared_error": 7.5} for line in lines]
   (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
   (tile,) = [tile for tile in run_report.read(folder).tiles() if "squared error" in tile["name"]]
   assert tile["beside"].startswith("input: 7.5; baseline PCA: ")
