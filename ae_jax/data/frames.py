@@ -55,6 +55,8 @@ def raw_rows(
   row: int,
   where: str,
   raw: Float64[np.ndarray, "rows columns"] | None = None,
+  *,
+  is_new: bool = False,
 ) -> Float64[np.ndarray, "rows columns"]:
   """Returns the rows of a DataFrame as raw rows, one number per column.
 
@@ -65,6 +67,7 @@ def raw_rows(
     row: Number of the first row, for messages.
     where: Prefix of error messages.
     raw: Array to which the result is written; if None, a new array is allocated.
+    is_new: Whether the rows are new data of a trained run, so that the kinds of the columns cannot be changed.
 
   Raises:
     UserError: A value cannot be converted; the message names the row and the column.
@@ -77,7 +80,7 @@ def raw_rows(
       converted.append(values.to_numpy() if is_plain else values.to_numpy(np.float64, na_value=np.nan))
       continue
     converted.append(_CONVERSIONS[kind](values, words))
-    _check(values, converted[-1], name, kind, row, where)
+    _check(values, converted[-1], name, kind, row, where, is_new=is_new)
   raw = np.empty((len(frame), len(columns))) if raw is None else raw
 
   def write(rows: slice) -> None:
@@ -100,14 +103,17 @@ def shared_or_raw_rows(
   return raw_rows(frame, columns, 0, where)
 
 
-def _check(values: pd.Series, numbers: Float[np.ndarray, " rows"], name: str, kind: str, row: int, where: str) -> None:
+def _check(
+  values: pd.Series, numbers: Float[np.ndarray, " rows"], name: str, kind: str, row: int, where: str, *, is_new: bool
+) -> None:
   """Raises UserError if a value that is not missing was converted to NaN; see `raw_rows` for the arguments."""
   gaps = np.flatnonzero(np.isnan(numbers))
   invalid = gaps[values.iloc[gaps].notna().to_numpy()] if len(gaps) else gaps
   if len(invalid):
+    other = "" if is_new else f", or set {example(name, 'categorical')}"
     raise errors.UserError(
       f"{where}: {values.iloc[invalid[0]]!r} in row {row + invalid[0]:,} (counted from 0) of column {name!r} is not "
-      f"{_NOUNS[kind]}; correct it, or set {example(name, 'categorical')}"
+      f"{_NOUNS[kind]}; correct it{other}"
     )
 
 
@@ -227,7 +233,7 @@ def of_frame(x: Any, fitted: schema.Schema) -> Float64[np.ndarray, "rows columns
       f"the table has columns that the run was not trained on: {', '.join(unknown)}; drop or rename them"
     )
   columns = [(column.name, column.kind, column.words) for column in fitted.columns]
-  return raw_rows(frame, columns, 0, "the table")
+  return raw_rows(frame, columns, 0, "the table", is_new=True)
 
 
 def to_frame(raw: Float[np.ndarray, "rows columns"], fitted: schema.Schema, like: Any = None) -> pd.DataFrame:

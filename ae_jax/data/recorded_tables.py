@@ -145,9 +145,10 @@ def values_of(
       f"{where}: has no column {absent[0]!r}; the channels of the run are {', '.join(columns.channels)}; add it"
     )
   described = [(name, kind, ()) for name, kind in zip(columns.channels, columns.kinds, strict=True)]
-  values, notes, time = frames.raw_rows(frame, described, 0, where), [], columns.time
+  values, notes, time = frames.raw_rows(frame, described, 0, where, is_new=True), [], columns.time
   if time is not None and time.name in frame.columns:
-    times = frames.raw_rows(frame, [(time.name, "date" if time.is_date else "numeric", ())], 0, where)
+    kind = "date" if time.is_date else "numeric"
+    times = frames.raw_rows(frame, [(time.name, kind, ())], 0, where, is_new=True)
     notes += _on_times(times[:, 0], (len(times),), time, where)
   schema.check(values, columns.channels, missing, where, "config.data.missing=mask in training")
   return values, notes + _on_missing(np.isnan(values), where)
