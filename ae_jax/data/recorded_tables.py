@@ -94,7 +94,8 @@ def of_table(
   position = _position_of_time(table, increasing, kinds)
   time = None if position is None else TimeAxis(table.names[position], table.kinds[position] == "date")
   chosen = [column for column in range(len(table.names)) if column != position]
-  columns = RecordColumns(*(tuple(each[column] for column in chosen) for each in (table.names, table.kinds)), time)
+  names, kinds_of = (tuple(each[column] for column in chosen) for each in (table.names, table.kinds))
+  columns = RecordColumns(names, kinds_of, time)
   if not chosen:
     raise errors.UserError(f"{where}: has no column of numbers besides the times; add one")
   notes = [f"{where}: channels of the recording: {', '.join(columns.channels)}"]
