@@ -85,7 +85,9 @@ _CONFIG = config_flags.DEFINE_config_file(
   "config", None, "Config file or name of a shipped config, optionally with :DATASET.", lock_config=True
 )
 flags.FLAGS["config"].parser = _ConfigFile()
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run or sweep; default: runs/CONFIG-DATA-TIME.")
+_WORKDIR = flags.DEFINE_string(
+  "workdir", None, "Folder of the run or sweep. Commands that train create runs/CONFIG-DATA-TIME by default."
+)
 _QUIET = flags.DEFINE_bool("quiet", False, "Print only errors.")
 _GPU_MEMORY = flags.DEFINE_float(
   "gpu_memory",

@@ -215,7 +215,8 @@ class Run:
     """Conversion of examples to inputs of the model, and of its outputs to the units of the data."""
     section = self.config.data
     has_gaps = self.record_columns is not None and section.missing == "mask"
-    return Conversion(self.model.shape, section.range, self.scaling, self.standardisation, self.schema, has_gaps)
+    known = self.model.shape, section.range, self.scaling, self.standardisation, self.schema
+    return Conversion(*known, has_gaps, bool(section.window))
 
   def reconstructions_of(self, converted: Converted, columns: Mapping[str, Any]) -> Float[np.ndarray, "examples ..."]:
     """Returns the reconstructions of examples from `converted`, in the units of the data."""

@@ -206,9 +206,22 @@ def test_rows_without_any_value_are_named(tmp_path):
   flags = [f"--workdir={tmp_path / 'run'}", f"--data={tmp_path / 'new.csv'}"]
   text = "2 rows of 9 have no value in any column ({}): their squared errors are 0; leave such rows out"
   assert text.format("3, 6") in command("evaluate", *flags)
+  assert "new.csv: 4 missing values masked: height (2), colour (2)" in command("evaluate", *flags)
   out = tmp_path / "out.csv"
   assert text.format("c3, row 6") in command("apply", *flags, f"--out={out}", "--names=customer")
   assert pd.read_csv(out)["name"].tolist() == ["c0", "c1", "c2", "c3", "c4", "c5", "row 6", "c7", "c8"]
+
+
+def test_words_without_a_category_and_invalid_values_of_new_rows_are_named(of_table, tmp_path):
+  new = TABLE[["height", "colour"]][:9].assign(colour=["red", "blue", "pink"] * 3)
+  new.to_csv(tmp_path / "new.csv", index=False)
+  flags = [f"--workdir={of_table / 'run'}", f"--data={tmp_path / 'new.csv'}"]
+  said = f"--data={tmp_path / 'new.csv'}: 3 words not in the training rows taken as (other): colour (3)"
+  out = f"--out={tmp_path / 'out.csv'}"
+  assert said in command("evaluate", *flags)
+  assert said in command("apply", *flags, out)
+  new.assign(height="tall").to_csv(tmp_path / "new.csv", index=False)
+  assert "column 'height' is not a number; correct it\n" in command("apply", *flags, out, status=1)
 
 
 def test_impute_keeps_words_that_the_training_rows_do_not_have(of_table):

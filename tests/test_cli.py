@@ -111,6 +111,7 @@ def test_help_tells_the_flags_that_the_command_has(command, kind):
   assert all(flag in output for flag in ("--times", "quiet"))
   assert "--config" not in output
   assert ("--workdir" in output) == (kind == "folder")
+  assert "default: runs/" not in output  # only commands that train have a default folder
 
 
 def test_a_quiet_run_says_nothing_and_does_the_same(tmp_path):

@@ -31,6 +31,7 @@ class Conversion:
   standardisation: ColumnScaling | None
   schema: Schema | None  # columns of a table
   has_gaps: bool = False  # whether NaN is a missing value, in windows of recordings in a table
+  is_windowed: bool = False  # whether an example is a window of a recording (config.data.window)
 
   def __call__(self, x: Any, mask: Any = None) -> Converted:
     """Returns converted examples. Elements that were not observed are replaced by a constant.
@@ -68,21 +69,31 @@ class Conversion:
 
   def with_channels(self, x: Any) -> Shaped[np.ndarray, "..."]:
     """Adds the example axis to a single example, and a channel axis of size 1 if it is missing."""
-    if len(self.shape) == 2 and hasattr(x, "columns"):
-      raise errors.UserError(
-        "x: is a table, but the examples of this run are series; score_record scores the steps of a recording"
-      )
-    x = in_memory.as_array(x, "x")
+    x = self._as_array(x)
     if x.shape == self.shape or (self.shape[-1] == 1 and x.shape == self.shape[:-1]):
       x = x[None]  # a single example
     return x[..., None] if x.ndim == len(self.shape) and self.shape[-1] == 1 else x
+
+  def _as_array(self, x: Any) -> Shaped[np.ndarray, "..."]:
+    """Returns `in_memory.as_array`; for a table of steps of a recording, the error names `Run.score_record`."""
+    try:
+      return in_memory.as_array(x, "x")
+    except errors.UserError:
+      from ae_jax.data import frames  # pandas takes half a second to import
+
+      if not self.is_windowed or not frames.is_rows(x):
+        raise
+      raise errors.UserError(
+        "x: is a table, but the examples of this run are windows of a recording; use run.score_record for a table of "
+        f"time steps, or pass an array of windows [N, {', '.join(map(str, self.shape))}]"
+      ) from None
 
   def _in_range(
     self, x: Shaped[np.ndarray, "..."], mask: Bool[np.ndarray, "examples ..."] | None
   ) -> Float[np.ndarray, "examples ..."]:
     """Returns the examples as float32 [N, *shape] in the data range; raises UserError if the run cannot use them."""
     if x.shape[1:] != self.shape:
-      is_record = len(self.shape) == 2 and x.shape[1:] == self.shape[1:]
+      is_record = self.is_windowed and x.ndim <= 2
       hint = "; score_record scores a recording [steps, channels]" if is_record else ""
       is_channels_first = len(self.shape) == 3 and x.shape[1:] == (self.shape[2], *self.shape[:2])
       hint = "; move the channels to the last axis: numpy.moveaxis(x, 1, -1)" if is_channels_first else hint

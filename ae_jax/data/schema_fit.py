@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Float64, Int
 
 from ae_jax import errors
-from ae_jax.data import empty_rows, lazy_arrays, placements, remarks, schema, splits
+from ae_jax.data import empty_rows, lazy_arrays, placements, remarks, schema, splits, value_remarks
 from ae_jax.data.kinds import ARRAY_FILES
 
 MOST_WORDS = 100  # maximum number of categories of a column; rarer strings are encoded as `schema.OTHER`
@@ -259,16 +259,10 @@ def _words(vocabulary: Sequence[str], tally: Int[np.ndarray, " vocabulary"]) -> 
 def _constant(fitted: schema.Schema, where: str) -> list[str]:
   """Returns a list with one note that names the columns with a single value in the training rows, or []."""
   names = [column.name for column in fitted.columns if column.spread == 0]
-  return (
-    [f"{where}: constant in the training rows: {_listed(names)}; config.data.columns=NAME=ignore leaves out"]
-    if names
-    else []
-  )
-
-
-def _listed(names: Sequence[str]) -> str:
-  """Returns the first few column names as text, and how many more there are."""
-  return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+  if not names:
+    return []
+  listed = value_remarks.listed(names)
+  return [f"{where}: constant in the training rows: {listed}; config.data.columns=NAME=ignore leaves out"]
 
 
 def _notes_on_split(
@@ -285,16 +279,5 @@ def _notes_on_split(
       codes = rows[:, position]
       known = positions[codes[~np.isnan(codes)].astype(np.intp)]
       others[position] += np.count_nonzero(known == len(fitted.columns[position].words))
-  names = lambda counts: _listed([f"{fitted.columns[p].name} ({counts[p]:,})" for p in np.flatnonzero(counts)])
-  did = {"mean": "filled with the mean or the most frequent word", "mask": "masked"}.get(fitted.missing)
-  notes = []
-  if gaps.any():
-    values = remarks.counted(int(gaps.sum()), "missing value")
-    notes.append(f"{where}: {split}: {values} {did}: {names(gaps)}")
-  if others.any():
-    reason = f"beyond the {MOST_WORDS} most frequent" if split == "train" else "not in the training rows"
-    notes.append(
-      f"{where}: {split}: {remarks.counted(int(others.sum()), 'word')} {reason} taken as {schema.OTHER}: "
-      f"{names(others)}"
-    )
-  return notes
+  reason = f"beyond the {MOST_WORDS} most frequent" if split == "train" else "not in the training rows"
+  return value_remarks.of_counts(gaps, others, fitted, reason, f"{where}: {split}")

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Float64, Shaped
 
 from ae_jax import errors
-from ae_jax.data import in_memory, loss_columns, schema_fit
+from ae_jax.data import in_memory, loss_columns, schema_fit, value_remarks
 from ae_jax.data.schema import Schema
 
 
@@ -47,6 +47,19 @@ def encoded(x: Any, schema: Schema) -> tuple[Shaped[np.ndarray, "..."], Bool[np.
   raw = raw_rows(x, schema)
   is_masked = schema.missing == "mask" and bool(np.isnan(raw).any())
   return schema.encode(raw), schema.observed(raw) if is_masked else None
+
+
+def remarks_on(x: Any, schema: Schema | None, where: str) -> list[str]:
+  """Returns notes about missing values and words without a category in new rows; [] for arrays and without a schema."""
+  from ae_jax.data import frames
+
+  if schema is None or not frames.is_rows(x):
+    return []
+  raw = raw_rows(x, schema)
+  others = np.array([column.is_unknown(raw[:, at]).sum() for at, column in enumerate(schema.columns)], int)
+  is_cut = any(len(column.words) == schema_fit.MOST_WORDS for column in schema.columns)  # rare words have no category
+  reason = "rare or not in the training rows" if is_cut else "not in the training rows"
+  return value_remarks.of_counts(np.isnan(raw).sum(0), others, schema, reason, where)
 
 
 def with_gaps(

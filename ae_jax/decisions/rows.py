@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float32, Shaped
 
 from ae_jax import errors
-from ae_jax.data import empty_rows, new_files, new_labels, new_parts, several_files
+from ae_jax.data import empty_rows, new_files, new_labels, new_parts, several_files, table_rows
 from ae_jax.decisions import scores, store, thresholds
 from ae_jax.system import atomic, paths
 
@@ -131,9 +131,10 @@ def labels_of(run: Any, part: new_parts.Part, columns: Mapping[str, Column], pat
 
 
 def remarks_on(run: Any, part: new_parts.Part, path: str) -> list[str]:
-  """Returns a remark on the rows of a table in which all columns are missing, or []; `path` is --data."""
+  """Returns remarks on the values of a table: missing values, unknown words and empty rows; `path` is --data."""
   note = empty_rows.note_on(part.x, run.schema, part.names)
-  return [f"--data={path}: {note}"] if note else []
+  empty = [f"--data={path}: {note}"] if note else []
+  return [*table_rows.remarks_on(part.x, run.schema, f"--data={path}"), *empty]
 
 
 def joined(parts: Sequence[Any]) -> Any:

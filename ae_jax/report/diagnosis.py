@@ -7,7 +7,8 @@ and breast_cancer; the other thresholds are estimates.
 import math
 from collections.abc import Callable, Sequence
 
-from ae_jax.report.measured import ADAPTIVE, TEST_ERROR, USUAL_RATE, Fall, Result, number, share
+from ae_jax.report.measured import ADAPTIVE, USUAL_RATE, Result, number, share
+from ae_jax.report.trends import TEST_ERROR, Fall
 
 _FEW_ACTIVE = 0.1  # a gaussian bottleneck with a smaller fraction of active units has nearly collapsed
 _COLLAPSED_NATS = 0.01  # KL per latent unit below which the posterior has collapsed
@@ -15,7 +16,7 @@ _OVERFIT = 1.5  # ratio of test to training loss, both minus their lower bound, 
 _OVERFIT_GAP = 0.02  # minimum difference of the losses, relative to the test loss; their lower bounds differ by less
 _OVERLAPPING = 4  # advised number of windows that contain a step, if more windows are needed
 _ROSE = 1.1  # ratio of the last error to the smallest error that means overfitting
-_ROSE_SLIGHTLY = 1.03  # the same for a model that is no better than PCA, if nothing else explains this
+_ROSE_STEADILY = 1.03  # the same if the error rose in most of several evaluations, and so did the test loss
 _IGNORED = 1.02  # value of latent/shuffle_ratio below which the decoder ignores the latent code
 _CONSTANT = 1e-4  # variance of reconstructions, relative to the data, below which the reconstructions are nearly equal
 _SATURATED = 0.1  # fraction of outputs that are wrong and at an end of the data range, above which this is a fault
@@ -44,7 +45,7 @@ def advice_on_divergence(result: Result) -> str:
 
 def advice_on_training(result: Result) -> str:
   """Returns advice for models that learned nothing for an unknown reason."""
-  return f"Check {result.setting('optimizer.learning_rate')} and {result.setting('epochs')}."
+  return f"Check {result.present('optimizer.learning_rate')} and {result.present('epochs')}."
 
 
 def advice_on_collapse(result: Result) -> str:
@@ -142,18 +143,11 @@ def dead_units(result: Result) -> Finding | None:
 
 def overfitting(result: Result) -> Finding | None:
   """Returns a finding if the test or validation error has risen from its minimum; otherwise None."""
-  return _on_rise(result, _ROSE)
-
-
-def slightly_overfitting(result: Result) -> Finding | None:
-  """Returns the finding of `overfitting` also for a small rise, for bad results that no other rule explains."""
-  return _on_rise(result, _ROSE_SLIGHTLY)
-
-
-def _on_rise(result: Result, least: float) -> Finding | None:
-  """Returns a finding if the test or validation error is above `least` times its minimum; otherwise None."""
   rose = result.rose
-  if not rose or rose.last <= least * rose.smallest:
+  if not rose:
+    return None
+  limit = _ROSE_STEADILY if rose.is_steady and rose.test_loss_rose else _ROSE
+  if rose.last <= limit * rose.smallest:
     return None
   sentence = (
     f"It is overfitting: the {rose.split} error rose from {number(rose.smallest)} after epoch {rose.epoch:g} to "

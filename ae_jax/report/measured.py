@@ -3,13 +3,14 @@
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from ae_jax import config as configs
 from ae_jax.data import schema as schemas
 from ae_jax.data import standardisation
+from ae_jax.report import trends
 from ae_jax.runs import metric_names
 
 # A run has diverged if its cross-entropy exceeds this multiple of the cross-entropy of predicting 0.5 everywhere.
@@ -19,31 +20,7 @@ ADAPTIVE = ("adam", "nadam", "rmsprop")  # optimizers with usual learning rates 
 USUAL_RATE = 0.002  # learning rate of these optimizers
 # objective -> config key of the weight of a term that makes reconstructions worse
 _PENALTIES = {"elbo": "objective.beta", "sparse": "objective.weight", "contractive": "objective.weight"}
-TEST_ERROR = "test error"  # name of the curve whose fall is measured, if there is more than one evaluation
 Metrics = Mapping[str, float | int]
-Curves = Mapping[str, tuple[np.ndarray, np.ndarray]]  # metric name -> (epochs, values), see `logs.curves`
-
-
-class Fall(NamedTuple):
-  """Relative decrease in error over the second half of the training."""
-
-  share: float  # relative decrease; 0.1 means that the last value is 10 % below the value before the second half
-  epochs: float  # number of epochs between these two values
-  name: str  # name of the error, for messages
-
-  @property
-  def per_epoch(self) -> float:
-    """Relative fall per epoch, assuming that it is the same in all these epochs."""
-    return 1 - (1 - self.share) ** (1 / self.epochs)
-
-
-class Rise(NamedTuple):
-  """Rise of the test or validation error from its minimum to its last value, while the training loss fell."""
-
-  split: str  # "test" or "validation"
-  epoch: float  # epoch of the minimum
-  smallest: float  # minimum of the error
-  last: float  # last value of the error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +32,7 @@ class Result:
 
   metrics: Metrics
   description: Mapping[str, Any]
-  curves: Curves = dataclasses.field(default_factory=dict)
+  curves: trends.Curves = dataclasses.field(default_factory=dict)
 
   @property
   def skipped(self) -> int:
@@ -217,47 +194,18 @@ class Result:
     return [self.setting(key) for key in keys if self.settings.get(key)]
 
   @property
-  def fell(self) -> Fall | None:
-    """Decrease in test error over the second half of the main training stage; None if it is unknown.
-
-    If there is only one evaluation, it is the decrease in training loss.
-    """
-    for name, words in (("test/squared_error", TEST_ERROR), ("train/loss", "training loss")):
-      epochs, values = self.curves.get(name, (np.empty(0), np.empty(0)))
-      if not len(epochs):
-        continue
-      half = min(self.settings.get("epochs", math.inf), epochs[-1]) / 2
-      before = np.flatnonzero(epochs <= epochs[-1] - half)
-      first, last = (values[before[-1]], values[-1]) if len(before) else (math.nan, math.nan)
-      if first > 0 and math.isfinite(last):
-        return Fall(float(1 - last / first), float(epochs[-1] - epochs[before[-1]]), words)
-    return None
+  def fell(self) -> trends.Fall | None:
+    """Decrease in error over the second half of the main training stage, see `trends.fall`; None if it is unknown."""
+    return trends.fall(self.curves, self.settings.get("epochs", math.inf))
 
   @property
-  def rose(self) -> Rise | None:
-    """Rise of the validation error (or, without one, of the test error) from its minimum to its last value.
+  def rose(self) -> trends.Rise | None:
+    """Rise of the test or validation error while the training loss fell, see `trends.rise`; None without one.
 
-    It is None if the last value is the minimum, or if the training loss rose, too, because this is not overfitting.
     It is also None for the likelihood mixed if the test loss did not rise, because this loss is not the squared error.
     """
-    key = metric_names.selection_key(self.curves)
-    epochs, errors = self.curves.get(key, (np.empty(0), np.empty(0)))
-    trained, losses = self.curves.get("train/loss", (np.empty(0), np.empty(0)))
-    if not np.isfinite(errors).any() or not len(losses):
-      return None
-    index = int(np.nanargmin(errors))
-    before = np.flatnonzero(trained <= epochs[index])
-    if index + 1 == len(errors) or not len(before) or not losses[-1] < losses[before[-1]]:
-      return None
-    if self.groups and not self._test_loss_rose(float(epochs[index])):
-      return None
-    return Rise(key.partition("/")[0], float(epochs[index]), float(errors[index]), float(errors[-1]))
-
-  def _test_loss_rose(self, since: float) -> bool:
-    """Returns whether the last test loss is above that after epoch `since`; True if it was not measured."""
-    epochs, losses = self.curves.get("test/loss", (np.empty(0), np.empty(0)))
-    before = np.flatnonzero(epochs <= since)
-    return not len(before) or bool(losses[-1] > losses[before[-1]])
+    found = trends.rise(self.curves, self.loss_floor)
+    return None if found and self.groups and not found.test_loss_rose else found
 
   @property
   def best_checkpoint(self) -> float | None:
@@ -270,12 +218,15 @@ class Result:
 
   def setting(self, key: str) -> str:
     """Returns "config.KEY=VALUE", as on the command line."""
-    settings = self.settings
-    if key not in settings:
-      return f"config.{key}"
-    value = settings[key]
-    text = ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
-    return f"config.{key}={text}"
+    return f"config.{key}={self._text_of(key)}" if key in self.settings else f"config.{key}"
+
+  def present(self, key: str) -> str:
+    """Returns "config.KEY (now VALUE)", for advice that leaves the new value to the user."""
+    return f"config.{key} (now {self._text_of(key)})" if key in self.settings else f"config.{key}"
+
+  def _text_of(self, key: str) -> str:
+    value = self.settings[key]
+    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
 
 
 def tested(one_class: int | str | None) -> str:

@@ -25,6 +25,7 @@ def finding(result: Result) -> Finding:
   train, test = result.losses
   is_measured = math.isfinite(train) and math.isfinite(test)
   losses = f": the loss is {number(train)} on the training set and {number(test)} on {result.test_set}"
+  losses += f"; their lower bound is {number(result.loss_floor)}" if result.loss_floor else ""
   return f"It is underfitting{losses if is_measured else ''}.", _advice(result)
 
 
@@ -67,20 +68,12 @@ def _advice_on_size(result: Result) -> str:
     return f"{text[0].upper()}{text[1:]}."
   if result.description.get("parameters", 0) > result.description["data"]["train"] * result.elements:
     few = "The model has more parameters than the training set has values, so a larger one will hardly help"
-    return f"{few}: use more training examples, or {_other_rate(result)}."
+    return f"{few}: use more training examples, or change {result.present('optimizer.learning_rate')}."
   if key is None:
-    return f"Use a larger model, or {_other_rate(result)}."
-  size = result.settings[key] or 256  # 0: chosen from the data
-  larger = [2 * each for each in size] if isinstance(size, list | tuple) else [2 * size]
-  value = ",".join(map(str, larger))
-  return f"Use a larger model, such as config.{key}={value}, or {_other_rate(result)}."
-
-
-def _other_rate(result: Result) -> str:
-  """Returns advice to lower the learning rate, with a value if it is known."""
-  rate = result.settings.get("optimizer.learning_rate")
-  lower = f", such as config.optimizer.learning_rate={rate / 2:.3g}" if isinstance(rate, float) else ""
-  return f"a lower learning rate{lower}"
+    return "Use a larger model, or change the learning rate."
+  if not result.settings[key]:  # chosen from the data
+    return f"Use a larger model, such as config.{key}=512, or change {result.present('optimizer.learning_rate')}."
+  return f"Use a larger model: increase {result.present(key)}, or change {result.present('optimizer.learning_rate')}."
 
 
 def _automatic(result: Result) -> str:

@@ -21,7 +21,6 @@ _EXPLAIN_BAD = (
   diagnosis.ignored_code,
   diagnosis.dead_units,
   diagnosis.still_falls,
-  diagnosis.slightly_overfitting,
 )
 _EXPLAIN_GOOD = (
   diagnosis.unset_anomalies,

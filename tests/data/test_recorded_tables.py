@@ -174,9 +174,15 @@ def test_runs_score_new_tables(tmp_path):
   np.testing.assert_allclose(run.score(part.x), np.nansum(scores.reshape(20, 10), 1), rtol=1e-5)
   (part,) = rows.read(run, str(tmp_path / "new.csv")).parts
   assert part.names[1] == "new.csv[10:20]"
+  run.set_threshold(value=1.0)
+  for call in (run.score, run.flag, run.explain, run.impute):
+    with pytest.raises(errors.UserError, match=r"use run.score_record .* an array of windows \[N, 10, 3\]"):
+      call(FRAME)
+  with pytest.raises(errors.UserError, match="score_record scores a recording"):  # numbers, but too many columns
+    run.score(FRAME[["heat", "speed"]].assign(a=1.0, b=2.0))
   for fault, frame in {
     "has no column 'heat'": FRAME.drop(columns="heat"),
-    "'x' in row 0": FRAME.assign(heat="x"),
+    "'x' in row 0 .*; correct it$": FRAME.assign(heat="x"),
     "earlier time": FRAME.iloc[::-1],
     "'no' in row 25": FRAME.assign(heat=FRAME.pump.where(FRAME.index > 24, "1")),
   }.items():
@@ -185,8 +191,6 @@ def test_runs_score_new_tables(tmp_path):
   gaps.assign(state=np.where(FRAME.index % 7 == 3, 10, 2)).to_csv(tmp_path / "new.csv", index=False)
   (part,) = rows.read(run, str(tmp_path / "new.csv")).parts
   assert set(part.labels.tolist()) == {10}  # compared as numbers
-  with pytest.raises(errors.UserError, match="score_record scores"):
-    run.score(FRAME)
   unnamed = dataclasses.replace(run, record_columns=None)
   with pytest.raises(errors.UserError, match="trained on an array"):
     unnamed.score_record(FRAME)

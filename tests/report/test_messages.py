@@ -169,10 +169,10 @@ def test_texts_contain_no_nan_inf_or_large_number_with_decimals(changes, setting
   ("changes", "settings", "keys"),
   [
     ({"test/squared_error": NAN}, {}, ("config.optimizer.learning_rate=0.002", "config.optimizer.clip_norm")),
-    ({"test/squared_error": 60.0}, {}, ("config.optimizer.learning_rate=0.002", "config.epochs=3")),
+    ({"test/squared_error": 60.0}, {}, ("config.optimizer.learning_rate (now 0.002)", "config.epochs (now 3)")),
     ({"test/active_units": 0}, VAE, ("config.objective.beta=100.0", "config.objective.free_bits", "config.schedules")),
     ({"test/squared_error": 12.0, "test/active_units": 1}, VAE, ("config.objective.beta=100.0", "Only 1 of the 32")),
-    ({"test/active_units": 0}, {"model.bottleneck": "gaussian"}, ("config.optimizer.learning_rate=0.002",)),
+    ({"test/active_units": 0}, {"model.bottleneck": "gaussian"}, ("config.optimizer.learning_rate (now 0.002)",)),
   ],
 )
 def test_advice_names_config_keys_and_their_values(changes, settings, keys):
