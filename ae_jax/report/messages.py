@@ -67,15 +67,15 @@ def closing(
   """
   result = measured.Result(metrics, description, curves)
   epochs = f"{metrics['epoch']:.0f} epoch{'' if metrics['epoch'] == 1 else 's'}"
-  lines = [f"After {epochs}: {_errors_and_verdict(result, finished=True)}", verdict.of_skipped(result)]
-  lines.append(verdict.of_halvings(result))
+  lines = [f"After {epochs}: {_errors_and_verdict(result, finished=True)}", _of_input(metrics)]
+  lines += [verdict.of_skipped(result), verdict.of_halvings(result)]
   lines += _faults(description)
   if "test/nats" in metrics and not result.diverged:
     lines.append(
       f"Cross-entropy: {metrics['test/nats']:.2f} nats per {result.tested}; "
       f"lower bound for any model: {metrics['test/nats_floor']:.2f}."
     )
-  lines += [_of_input(metrics), _of_anomalies(result)]
+  lines.append(_of_anomalies(result))
   lines.append(
     f"Training speed: {metrics['images_per_second']:,.0f} examples/s; compilation: {metrics['compile_seconds']:.1f} s."
   )
@@ -109,12 +109,16 @@ def headline(
 
 
 def _of_input(metrics: measured.Metrics) -> str:
-  """Returns a sentence that compares the error of the model with the error of its input; "" without targets."""
+  """Returns sentences that compare PSNR and error of the model with those of its input; "" without targets."""
   error, of_input = metrics["test/squared_error"], metrics.get("test/input_squared_error")
   if of_input is None or not math.isfinite(error):
     return ""
   comparison = "less" if error < of_input else "not less"
-  return f"The input itself has the squared error {measured.number(of_input)}: the model's error is {comparison}."
+  sentence = f"The input itself has the squared error {measured.number(of_input)}: the model's error is {comparison}."
+  psnrs = [metrics.get(name, math.nan) for name in ("test/psnr", "test/input_psnr")]
+  if not all(map(math.isfinite, psnrs)):
+    return sentence
+  return f"PSNR {psnrs[0]:.2f} dB (input: {psnrs[1]:.2f} dB). {sentence}"
 
 
 def _of_anomalies(result: measured.Result) -> str:
