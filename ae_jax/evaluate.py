@@ -17,6 +17,7 @@ examples, the targets and the masks.
 """
 
 import functools
+import os
 import pathlib
 import warnings
 from collections.abc import Mapping, Sequence
@@ -95,6 +96,9 @@ def _on_other_data(run: Any, reason: Exception) -> dict[str, Any]:
     found = rows.read(run, path, **array_flags.values(_NAMED))
     parts = [*found.parts]
   except errors.UserError as error:
+    is_of_other_form = os.path.isdir(path) and not os.path.isdir(run.config.data.path)
+    if is_of_other_form or any(flag.value for flag in _NAMED.values()):  # these cannot be meant as the data of the run
+      raise
     raise errors.UserError(f"{reason}. The data cannot be read as new examples either: {error}") from None
   differing = f" (other {', '.join(reason.differing)})" if isinstance(reason, errors.DifferentData) else ""
   progress.print_line(

@@ -331,6 +331,26 @@ def test_arrays_that_do_not_fit_are_refused(tmp_path, arrays, run, options, mess
     read(tmp_path / "x.npz", run, **options)
 
 
+def test_a_folder_has_no_targets_and_the_message_says_how_to_pass_them(of_table, tmp_path):
+  (tmp_path / "noisy").mkdir()
+  with pytest.raises(errors.UserError, match=r"--target=clean: .* array x and the targets as the array target of an"):
+    read(tmp_path / "noisy", target="clean")
+  flags = [f"--workdir={of_table / 'run'}", f"--data={tmp_path / 'noisy'}"]
+  for more in ([], ["--target=clean"]):
+    complaint = command("evaluate", *flags, *more, status=1)
+    assert "either" not in complaint
+    assert complaint.count("--data=") == 1
+  assert "array target of an .npz file" in complaint
+
+
+@pytest.mark.parametrize(("metrics", "advice"), [({}, True), ({"test/input_squared_error": 1.0}, False)])
+def test_no_threshold_is_advised_for_runs_on_pairs(monkeypatch, metrics, advice):
+  monkeypatch.setattr(rows.thresholds, "of_run", lambda run, has_target: (None, ""))
+  choice = rows.choose(types.SimpleNamespace(workdir=None, metrics=metrics), "")
+  found = rows.summary(pathlib.Path("a.csv"), rows.Rows({"score": np.ones(3)}, np.zeros((3, 2), np.float32)), choice)
+  assert ("no column flag: the run has no threshold" in "\n".join(found)) == advice
+
+
 def parts_of(path, run, **options):
   (part,) = new_files.read(str(path), run, **options).parts
   return part

@@ -15,6 +15,7 @@ from ae_jax import errors
 from ae_jax.data import archives, folders, foreign_formats, hdf5, image_sets, remarks, several_files, sources, tables
 
 _LABELS = ("label", "labels", "class", "target", "y")  # names of columns that are assumed to be labels
+_TARGETS = ("clean", "target", "truth", "sharp")  # parts of names of folders that are assumed to contain targets
 _MOST_LISTED = 5  # maximum number of sizes or modes in a line
 
 
@@ -99,8 +100,29 @@ def _image_files(path: str, options: dict[str, Any]) -> tuple[dict[str, Sequence
   modes = collections.Counter(header.mode for header in found.headers)
   formats = remarks.by_suffix(found.all_files)
   lines = [f"sizes (height x width): {_counts(sizes)}", f"modes: {_counts(modes)}", f"files: {', '.join(formats)}"]
+  lines += _on_pairs(found.files)
   reason = image_sets.on_fit(found.headers) if "fit" in options else ""
   return found.files, [*lines, f"resizing: {reason}"] if reason else lines
+
+
+def _on_pairs(files: Mapping[str, Sequence[str]]) -> list[str]:
+  """Returns lines that say how to save two folders as pairs, if their files have equal names; otherwise []."""
+  names: dict[pathlib.Path, set[str]] = {}
+  for file in map(pathlib.Path, files["train"]):
+    names.setdefault(file.parent, set()).add(file.name)
+  if [*files] != ["train"] or len(names) != 2 or len({*map(frozenset, names.values())}) > 1:
+    return []
+  is_target = lambda folder: any(word in folder.name.lower() for word in _TARGETS)
+  inputs, targets = sorted(names, key=lambda folder: (is_target(folder), folder.name))
+  suffixes = {pathlib.Path(name).suffix for name in names[inputs]}
+  pattern = f"/*{suffixes.pop() if len(suffixes) == 1 else '.*'}"
+  return [
+    f"equal names: the files of {inputs} and {targets} have equal names. If they are pairs of inputs and targets, not "
+    "classes, save them in an .npz file and train on it:",
+    "  import glob, numpy as np; from PIL import Image",
+    f"  read = lambda folder: np.stack([np.array(Image.open(f)) for f in sorted(glob.glob(folder + {pattern!r}))])",
+    f"  np.savez('pairs.npz', x_train=read({str(inputs)!r}), target_train=read({str(targets)!r}))",
+  ]
 
 
 def _counts(counter: collections.Counter) -> str:

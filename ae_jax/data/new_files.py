@@ -88,7 +88,10 @@ def _read_file(kind: str, path: str, wanted: Wanted, named: Named) -> NewFiles:
   used = ("names", "label") if kind in tables.FILES else ("array", "label", "target", "mask")
   for argument, value in named._asdict().items():
     if value and (argument not in used or kind == "folder"):
-      raise errors.UserError(f"--{argument}={value}: is not used for {where}, which is read as {kind}; remove it")
+      fix = "remove it"
+      if kind == "folder" and argument in ("target", "mask"):
+        fix = f"save the images as the array x and the {argument}s as the array {argument} of an .npz file, and pass it"
+      raise errors.UserError(f"--{argument}={value}: is not used for {where}, which is read as {kind}; {fix}")
   if kind in tables.FILES:
     return (_of_recorded_table if wanted.section["window"] else _of_table)(kind, path, wanted, named, where)
   if kind == "folder":

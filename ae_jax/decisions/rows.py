@@ -30,7 +30,7 @@ class Choice(NamedTuple):
 
   kind: str  # kind of the scores
   threshold: thresholds.Threshold | None  # threshold for this kind; None: the file has no flags
-  reason: str  # why the file has no flags; "" if it has flags
+  reason: str  # why the file has no flags; "" if it has flags, or if the run is on pairs, which needs no threshold
 
 
 def kept_files(run: Any, path: str) -> dict[str, pathlib.Path]:
@@ -104,13 +104,16 @@ def remarks_on_extra(run: Any, found: new_parts.NewFiles, path: str, reads_targe
   """
   named = {name: array for name, array in found.extra.items() if reads_target or name != "target"}
   notes = [f"--data={path}: the {name} is the array {array}" for name, array in named.items()]
-  is_of_pairs = "test/input_squared_error" in run.metrics  # a metric of runs with targets
-  if reads_target and is_of_pairs and "target" not in found.extra:
+  if reads_target and _is_of_pairs(run) and "target" not in found.extra:
     notes.append(
       f"--data={path}: has no targets, so the reconstructions are compared with the examples, although the run was "
       "trained on pairs; to compare with targets, save them as `target` beside the examples `x` in an .npz file"
     )
   return notes
+
+
+def _is_of_pairs(run: Any) -> bool:
+  return "test/input_squared_error" in run.metrics  # a metric of runs with targets
 
 
 def columns_of(run: Any, part: new_parts.Part, path: str) -> dict[str, Column]:
@@ -190,7 +193,8 @@ def choose(run: Any, score: str, has_target: bool = False) -> Choice:
   scores.choose(kind)
   if threshold is not None and threshold.kind == kind:
     return Choice(kind, threshold, "")
-  return Choice(kind, None, fault or f"the run has no threshold of {kind} scores; run.set_threshold sets one")
+  advice = f"the run has no threshold of {kind} scores; run.set_threshold sets one"
+  return Choice(kind, None, fault or ("" if stored is None and _is_of_pairs(run) else advice))
 
 
 def summary(file: pathlib.Path, rows: Rows, choice: Choice) -> list[str]:
@@ -199,7 +203,7 @@ def summary(file: pathlib.Path, rows: Rows, choice: Choice) -> list[str]:
   low, middle, high = np.quantile(found, (0, 0.5, 1))
   lines = [f"{file}: {len(found):,} rows; {kind} scores from {low:.4g} to {high:.4g}, median {middle:.4g}"]
   if threshold is None:
-    return [*lines, f"no column flag: {reason}"]
+    return [*lines, f"no column flag: {reason}"] if reason else lines
   return [*lines, f"flagged: {np.count_nonzero(rows.columns['flag']):,}, with a {threshold.in_words()}"]
 
 

@@ -23,15 +23,16 @@ def example_rows(
     captions: Texts above the examples; by default, where windows begin in their recordings.
   """
   dataset, observed = context.dataset, _observed(context, chosen)
-  rows = {NAMES[dataset.kind]: context.test[chosen]}
-  if context.targets is not context.test:
+  has_targets = context.targets is not context.test
+  first = "inputs" if has_targets else NAMES[dataset.kind]
+  rows = {first: context.test[chosen]}
+  if has_targets:
     rows["targets"] = context.targets[chosen]
   rows["reconstructions"] = context.reconstructions[chosen]
   if context.mask is not None:
     rows["completed"] = np.where(context.mask[chosen], context.targets[chosen], context.reconstructions[chosen])
     title += "; completed: the observed values, and reconstructions of the missing ones"
   if observed is not None and display.is_hatched(dataset.kind):
-    first = NAMES[dataset.kind]
     rows[first], observed = display.marked(rows[first], observed, dataset.kind, dataset.span), None
     title += _HATCHED
   captions = dataset.test_captions(chosen) if captions is None else captions

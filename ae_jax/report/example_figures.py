@@ -25,13 +25,17 @@ def reconstructed(item: figures.ExampleRows) -> bool:
 def difference(item: figures.ExampleRows) -> tuple[np.ndarray, str] | None:
   """Returns the differences between reconstructions and images [N, H, W, 1], and a note that explains their colours.
 
-  Returns None if the figure has other rows than images and reconstructions.
+  If the figure has targets, they are subtracted instead of the images. Returns None if the figure has other rows than
+  images, targets and reconstructions.
   """
-  if not reconstructed(item):
+  of_pairs = [*item.rows][1:] == ["targets", "reconstructions"]
+  if not of_pairs and not reconstructed(item):
     return None
-  original, reconstruction = item.rows.values()
+  original, reconstruction = [*item.rows.values()][-2:]
   mean = ", averaged over the channels" if original.shape[-1] > 1 else ""
-  note = f"difference: reconstruction minus original{mean}; red: too bright, blue: too dark"
+  note = (
+    f"difference: reconstruction minus {'target' if of_pairs else 'original'}{mean}; red: too bright, blue: too dark"
+  )
   return (reconstruction - original).mean(-1, keepdims=True), note
 
 

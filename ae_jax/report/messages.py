@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ae_jax.data import remarks
-from ae_jax.report import measured, trends, verdict
+from ae_jax.report import measured, verdict
 
 
 def opening(description: Mapping[str, Any], placement: str, workdir: pathlib.Path) -> str:
@@ -55,7 +55,7 @@ def error_and_baseline(result: measured.Result) -> str:
 
 
 def closing(
-  metrics: measured.Metrics, description: Mapping[str, Any], workdir: pathlib.Path, curves: trends.Curves
+  metrics: measured.Metrics, description: Mapping[str, Any], workdir: pathlib.Path, curves: measured.Curves
 ) -> str:
   """Returns the last lines that a run prints: test error, verdict, speed, and how to load the model.
 
@@ -67,15 +67,15 @@ def closing(
   """
   result = measured.Result(metrics, description, curves)
   epochs = f"{metrics['epoch']:.0f} epoch{'' if metrics['epoch'] == 1 else 's'}"
-  lines = [f"After {epochs}: {_errors_and_verdict(result, finished=True)}", verdict.of_skipped(result)]
-  lines.append(verdict.of_halvings(result))
+  lines = [f"After {epochs}: {_errors_and_verdict(result, finished=True)}", _of_input(metrics)]
+  lines += [verdict.of_skipped(result), verdict.of_halvings(result)]
   lines += _faults(description)
   if "test/nats" in metrics and not result.diverged:
     lines.append(
       f"Cross-entropy: {metrics['test/nats']:.2f} nats per {result.tested}; "
       f"lower bound for any model: {metrics['test/nats_floor']:.2f}."
     )
-  lines += [_of_input(metrics), _of_anomalies(result)]
+  lines.append(_of_anomalies(result))
   lines.append(
     f"Training speed: {metrics['images_per_second']:,.0f} examples/s; compilation: {metrics['compile_seconds']:.1f} s."
   )
@@ -84,7 +84,7 @@ def closing(
 
 
 def headline(
-  metrics: measured.Metrics, description: Mapping[str, Any], curves: trends.Curves, finished: bool = True
+  metrics: measured.Metrics, description: Mapping[str, Any], curves: measured.Curves, finished: bool = True
 ) -> str:
   """Returns the sentences at the top of a report: test error, PCA baseline and verdict.
 
@@ -109,16 +109,16 @@ def headline(
 
 
 def _of_input(metrics: measured.Metrics) -> str:
-  """Returns a sentence that compares the error of the model with the error of its input; "" without targets."""
+  """Returns sentences that compare PSNR and error of the model with those of its input; "" without targets."""
   error, of_input = metrics["test/squared_error"], metrics.get("test/input_squared_error")
   if of_input is None or not math.isfinite(error):
     return ""
   comparison = "less" if error < of_input else "not less"
-  text = f"The input itself has the squared error {measured.number(of_input)}: the model's error is {comparison}"
-  psnr = metrics.get("test/psnr", math.nan)
-  if math.isfinite(psnr) and error > 0 and of_input > 0:
-    text += f" (PSNR {psnr:.2f} dB, input: {psnr + 10 * math.log10(error / of_input):.2f} dB)"
-  return f"{text}."
+  sentence = f"The input itself has the squared error {measured.number(of_input)}: the model's error is {comparison}."
+  psnrs = [metrics.get(name, math.nan) for name in ("test/psnr", "test/input_psnr")]
+  if not all(map(math.isfinite, psnrs)):
+    return sentence
+  return f"PSNR {psnrs[0]:.2f} dB (input: {psnrs[1]:.2f} dB). {sentence}"
 
 
 def _of_anomalies(result: measured.Result) -> str:

@@ -44,7 +44,8 @@ def draw(path: pathlib.Path, item: Figure, value_range: str) -> None:
 def _rows(path: pathlib.Path, item: figures.ExampleRows, value_range: str) -> None:
   """Saves the rows of examples.
 
-  If the second row contains reconstructions of images, a third row shows the differences, which the title explains.
+  If the rows are images, reconstructions and perhaps targets, another row shows the differences, which the title
+  explains.
   """
   low, high = example_figures.limits(next(iter(item.rows.values())), value_range)
   rows = [(name, images, low, high, "gray", high) for name, images in item.rows.items()]

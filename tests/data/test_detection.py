@@ -45,6 +45,23 @@ def test_the_options_that_are_found_load_the_data(tmp_path, arrays, kind, option
   assert (dataset.shape, dataset.kind) == (result.shape, kind)
 
 
+def test_folders_of_equal_names_are_described_as_possible_pairs(tmp_path, monkeypatch):
+  (tmp_path / "p").mkdir()
+  for name in ("clean", "noisy"):
+    images(tmp_path / "p" / name, [(8, 9)])
+  _, result = inspected(tmp_path / "p")
+  first = next(number for number, line in enumerate(result.lines) if line.startswith("equal names: "))
+  assert "noisy and " in result.lines[first]
+  monkeypatch.chdir(tmp_path)
+  exec("\n".join(line.strip() for line in result.lines[first + 1 : first + 4]), {})  # the code of the message
+  with np.load("pairs.npz") as saved:
+    for array, name in (("x_train", "noisy"), ("target_train", "clean")):
+      np.testing.assert_array_equal(saved[array][3], np.asarray(Image.open(tmp_path / "p" / name / "03.png")))
+  assert inspected("pairs.npz")[1].has_targets
+  (tmp_path / "p" / "clean" / "03.png").unlink()
+  assert "equal names" not in "\n".join(inspected(tmp_path / "p")[1].lines)
+
+
 def test_a_mixed_folder_with_damaged_files_is_described_and_loads(tmp_path):
   images(tmp_path / "p", [(10, 12), (12, 10)])
   Image.new("L", (10, 12)).save(tmp_path / "p" / "black.png")

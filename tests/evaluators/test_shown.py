@@ -31,6 +31,14 @@ def test_rows_of_a_table_have_the_mask_and_an_explanation_of_completed_rows():
   assert shown.example_rows(made, "title", CHOSEN).title == "title"
 
 
+def test_pairs_are_inputs_and_targets():
+  made = context_of(images(20), images(5))
+  dataset = dataclasses.replace(made.dataset, columns={"test": {"target": images(5, seed=1)}})
+  rows = shown.example_rows(dataclasses.replace(made, dataset=dataset), "title", CHOSEN).rows
+  assert [*rows] == ["inputs", "targets", "reconstructions"]
+  np.testing.assert_array_equal(rows["inputs"], made.test[CHOSEN])
+
+
 def test_columns_with_indicators_are_missing_where_these_are_one():
   columns = (schema.Column("a", "numeric", indicator=True), schema.Column("b", "categorical", words=("x",)))
   fitted = schema.Schema(columns, missing="mean")

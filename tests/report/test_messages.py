@@ -287,9 +287,11 @@ def test_the_error_of_the_input_is_compared_if_there_are_targets(of_input, said)
   ):
     assert ("The input itself" in text) == bool(said)
     assert said in text
+    assert "PSNR" not in text  # values without a fixed range have none
 
 
-def test_the_psnr_of_the_input_is_beside_that_of_the_model():
-  metrics = METRICS | {"test/squared_error": 5.0, "test/input_squared_error": 50.0, "test/psnr": 26.264}
-  text = messages.headline(metrics, description_of(), {})
-  assert "the model's error is less (PSNR 26.26 dB, input: 16.26 dB)." in text
+def test_the_psnr_of_pairs_stands_beside_that_of_the_input():
+  metrics = METRICS | {"test/input_squared_error": 6.0, "test/psnr": 26.257, "test/input_psnr": 18.7}
+  closing = messages.closing(metrics, description_of(), pathlib.Path("runs/x"), {})
+  assert closing.splitlines()[1].startswith("PSNR 26.26 dB (input: 18.70 dB). The input itself")
+  assert "PSNR 26.26 dB (input: 18.70 dB). " in messages.headline(metrics, description_of(), {})

@@ -87,6 +87,15 @@ def test_pictures_and_pages_explain_differences_with_the_same_words(monkeypatch,
   np.testing.assert_allclose(differences[..., 0], (examples[3:6] - examples[:3]).mean(-1), atol=1e-6)
 
 
+def test_the_differences_of_pairs_are_those_from_the_targets():
+  rows = {"inputs": GREY[:3], "targets": GREY[3:6], "reconstructions": GREY[6:9]}
+  differences, note = example_figures.difference(figures.ExampleRows("title", rows))
+  np.testing.assert_array_equal(differences, GREY[6:9] - GREY[3:6])
+  assert note.startswith("difference: reconstruction minus target;")
+  assert blocks.of_figure(figures.ExampleRows("title", rows), "unit")["rows"][-1][0] == "difference"
+  assert example_figures.difference(figures.ExampleRows("title", rows | {"completed": GREY[:3]})) is None
+
+
 def test_a_few_names_that_do_not_fit_below_the_axis_are_beside_horizontal_bars(monkeypatch, tmp_path):
   made, new = [], canvas.figure
   monkeypatch.setattr(canvas, "figure", lambda *args: made.append(new(*args)) or made[-1])

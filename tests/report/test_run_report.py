@@ -10,7 +10,7 @@ import pytest
 
 from ae_jax import errors
 from ae_jax.evaluators import figures, results
-from ae_jax.report import measured, run_report, tables
+from ae_jax.report import measured, run_report, tables, tiles
 
 pytestmark = pytest.mark.quick_compile
 
@@ -163,13 +163,20 @@ def test_analyses_of_an_earlier_step_do_not_affect_the_verdict(tmp_path):
     assert ("linear probe accuracy" in str(report.tiles())) == decides
 
 
-def test_the_tile_of_pairs_has_the_error_of_the_input(tmp_path):
-  folder = made_runs.make(tmp_path / "a", epochs=2)
-  lines = (folder / "metrics.jsonl").read_text().splitlines()
-  lines = [json.loads(line) | {"test/input_squared_error": 7.5} for line in lines]
-  (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-  (tile,) = [tile for tile in run_report.read(folder).tiles() if "squared error" in tile["name"]]
-  assert tile["beside"].startswith("input: 7.5; baseline PCA: ")
+def test_tiles_of_pairs_compare_with_the_input(tmp_path):
+  report = run_report.read(made_runs.make(tmp_path / "a", found=RESULTS))
+  of_pairs = {
+    "test/psnr": 26.26,
+    "test/input_psnr": 18.7,
+    "test/input_squared_error": 9.5,
+    "reconstruction/psnr": 26.26,
+  }
+  plain = tiles.of(measured.Result(report.metrics, report.description))
+  found = tiles.of(measured.Result(report.metrics | of_pairs | {"reconstruction/ssim": 0.5}, report.description))
+  assert "input" not in str(plain)
+  assert (found[0]["name"], found[0]["beside"]) == ("PSNR, dB", "input: 18.7 dB")
+  assert found[1]["beside"].startswith("input: 9.5; baseline PCA: ")
+  assert str(found).count("PSNR") == 1
 
 
 def test_report_marks_results_of_an_earlier_step(tmp_path):
