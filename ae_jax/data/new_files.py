@@ -11,6 +11,7 @@ import numpy as np
 
 from ae_jax import errors
 from ae_jax.data import (
+  defect_masks,
   folders,
   foreign_formats,
   image_sets,
@@ -125,6 +126,8 @@ def _of_images(path: str, wanted: Wanted, where: str) -> NewFiles:
   chosen = image_sets.options(size=size, channels=shape[2], on_bad="skip", **options)
   files, skipped, version = folders.files_under(root, chosen.follow_links)
   notes = remarks.not_read(where, remarks.by_suffix(skipped), "these files have no supported image suffix")
+  if folders.has_masks(root):
+    notes += remarks.not_read(where, [defect_masks.FOLDER], "this folder contains masks of the defects in test images")
   kept, headers, left_out = image_sets.readable({"new": files}, chosen, version, where)
   images = kept["new"]
   if not images:
