@@ -298,16 +298,6 @@ def read(path, run=None, **options):
   return [(part.names, part.x) for part in found.parts], found.remarks
 
 
-def test_masks_of_defects_are_no_examples(tmp_path):
-  for name in ("train/good/0.png", "test/bad/0.png", "ground_truth/bad/0_mask.png"):
-    write(tmp_path / name, IMAGES[0])
-  parts, remarks = read(tmp_path)
-  assert sorted(name for names, _ in parts for name in names) == ["test/bad/0.png", "train/good/0.png"]
-  assert "not read: ground_truth (1 file); the folder contains masks of defects" in remarks[0]
-  parts, _ = read(tmp_path / "ground_truth")  # if the user names it
-  assert [names for names, _ in parts] == [["bad/0_mask.png"]]
-
-
 @pytest.mark.parametrize(
   ("arrays", "run", "options", "message"),
   [

@@ -136,6 +136,8 @@ def load(
     arrays["standardisation"] = standardisation.fit(arrays, scale, scaled)
   rows = {each: arrays.pop(f"{each}_row") for each in splits.SPLITS if f"{each}_row" in arrays}
   loss_columns.fill_missing(arrays, range, scale != "none")
+  for each in ("train", "validation"):
+    arrays.pop(f"{each}_names", None)  # only figures of test examples show names
   return Dataset(
     name,
     range,

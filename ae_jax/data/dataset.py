@@ -17,6 +17,7 @@ from ae_jax.data.scaling import Scaling
 from ae_jax.data.schema import Schema
 from ae_jax.data.splits import SPLITS
 from ae_jax.data.standardisation import ColumnScaling
+from ae_jax.system import paths
 from ae_jax.types import KINDS
 
 _DIGESTED_WHOLE = 2**28  # bytes; the fingerprint of a larger data set covers only a sample of the examples
@@ -57,6 +58,7 @@ class Dataset:
   scaling: Scaling | None = None  # conversion of the stored examples; None: bytes, or floats as stored
   schema: Schema | None = None  # columns of a table
   defects: np.ndarray | None = None  # bytes [test, H, W, 1]: 1 for the defects of test images, if their masks exist
+  test_names: np.ndarray | None = None  # names of the files of test images in their folder; None: not from a folder
   # {split: positions of its examples in the training examples of the source}; absent splits are as in the source
   rows: dict[str, Int[np.ndarray, " examples"]] = dataclasses.field(default_factory=dict)
   test_start: Int[np.ndarray, " test"] | None = None  # first step of each test window in its recording; see `windows`
@@ -125,11 +127,16 @@ class Dataset:
     sources = {"train": "train", "test": "validation"}
     columns = {split: self.columns[name] for split, name in sources.items() if name in self.columns}
     of_windows = ("test_start", "test_recording", "test_step_labels", "test_times")
-    absent = dict.fromkeys(("test_factors", "defects", *of_windows))
+    absent = dict.fromkeys(("test_factors", "defects", "test_names", *of_windows))
     return dataclasses.replace(self, **swapped, **absent, columns=columns)
 
   def test_captions(self, numbers: Int[np.ndarray, " chosen"]) -> tuple[str, ...]:
-    """Returns where the test windows at `numbers` begin in their recordings; () for data that are not windows."""
+    """Returns captions of the test examples at `numbers`: the names of images, or where windows begin; () for others.
+
+    Windows begin in their recordings. `paths.shortened` shortens the names.
+    """
+    if self.test_names is not None:
+      return tuple(map(paths.shortened, self.test_names[numbers]))
     if self.test_start is None:
       return ()
     starts = [f"from {self.start_of(number)}" for number in numbers.tolist()]

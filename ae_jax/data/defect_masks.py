@@ -27,19 +27,6 @@ def applies(folders: Mapping[str, pathlib.Path]) -> bool:
   return any((masks / folder.name).is_dir() for folder in folders["test"].iterdir() if folder.is_dir())
 
 
-def divide(files: Sequence[str], root: pathlib.Path) -> tuple[list[str], list[str]]:
-  """Divides the files below a folder into the masks of defects in it, and all others.
-
-  There are masks only if the folder contains `ground_truth` beside `test`.
-  """
-  masks = _masks_beside(root / "test")
-  if not ((root / "test").is_dir() and masks.is_dir()):
-    return [], list(files)
-  is_mask = [masks in pathlib.Path(file).parents for file in files]
-  of = lambda wanted: [file for file, found in zip(files, is_mask, strict=True) if found == wanted]
-  return of(True), of(False)
-
-
 def _masks_beside(folder: pathlib.Path) -> pathlib.Path:
   return folder.parent / FOLDER
 

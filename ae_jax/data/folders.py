@@ -10,6 +10,7 @@ import numpy as np
 
 from ae_jax import errors
 from ae_jax.data import decoding, defect_masks, image_sets, labels, lazy_arrays, remarks, splits
+from ae_jax.system import paths
 
 SUFFIXES = {suffix for suffixes in decoding.FORMATS.values() for suffix in suffixes}
 # lower-case folder name -> "train", "test" or "validation"
@@ -52,7 +53,12 @@ def folder(name: str, path: str, *, read_validation: bool = True, **options: Any
       arrays["test_defects"] = defect_masks.read(found.folders["test"], of_test, preparation, layout.shape)
     except errors.UserError as error:
       notes.append(f"{where}: the masks of defects are not read, because {error}")
-  return _with_labels(arrays, found.files, found.folders) | {"remarks": notes, "scaled_to_unit": layout.scaled}
+  names = {
+    f"{split}_names": np.array([paths.relative_name(file, path) for file in files], object)
+    for split, files in found.files.items()
+  }
+  found_arrays = _with_labels(arrays, found.files, found.folders) | names
+  return found_arrays | {"remarks": notes, "scaled_to_unit": layout.scaled}
 
 
 class Scan(NamedTuple):
@@ -110,6 +116,8 @@ def _listed(
 def files_under(root: pathlib.Path, follow_links: bool) -> tuple[list[str], list[str], str]:
   """Returns the image files at a path, the names of other files, and a version string that changes with the files.
 
+  Masks of defects (see `defect_masks`) are left out.
+
   Args:
     root: An image file, or a folder; the files of a folder are sorted by name within each subfolder.
     follow_links: Whether links to files and folders outside the folder are followed.
@@ -118,10 +126,20 @@ def files_under(root: pathlib.Path, follow_links: bool) -> tuple[list[str], list
   try:
     is_folder = root.is_dir()
     files = [*_files(root, None if follow_links else root.resolve(), skipped)] if is_folder else [str(root)]
+    if has_masks(root):
+      files = [file for file in files if not pathlib.Path(file).is_relative_to(root / defect_masks.FOLDER)]
     version = "\n".join([str(root.resolve()), *map(_version, files)])
   except OSError as error:
     raise errors.UserError(f"{error.filename}: cannot be read: {error.strerror}") from None
   return files, skipped, version
+
+
+def has_masks(root: pathlib.Path) -> bool:
+  """Returns whether a folder has masks of defects for the test images in it."""
+  return root.is_dir() and any(
+    _SPELLINGS.get(name.lower()) == "test" and (root / name).is_dir() and defect_masks.applies({"test": root / name})
+    for name in remarks.visible(root)
+  )
 
 
 def _check_counts(files: Mapping[str, Sequence[str]], folders: Mapping[str, pathlib.Path], where: str) -> None:

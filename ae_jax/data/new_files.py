@@ -129,10 +129,8 @@ def _of_images(path: str, wanted: Wanted, where: str) -> NewFiles:
   chosen = image_sets.options(size=size, channels=shape[2], on_bad="skip", **options)
   files, skipped, version = folders.files_under(root, chosen.follow_links)
   notes = remarks.not_read(where, remarks.by_suffix(skipped), "these files have no supported image suffix")
-  masks, files = defect_masks.divide(files, root)
-  if masks:
-    count = remarks.counted(len(masks), "file")
-    notes += remarks.not_read(where, [f"{defect_masks.FOLDER} ({count})"], "the folder contains masks of defects")
+  if folders.has_masks(root):
+    notes += remarks.not_read(where, [defect_masks.FOLDER], "this folder contains masks of the defects in test images")
   kept, headers, left_out = image_sets.readable({"new": files}, chosen, version, where)
   images = kept["new"]
   if not images:

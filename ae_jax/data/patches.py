@@ -21,7 +21,8 @@ def cut(arrays: dict[str, Any], patch: tuple[int, ...], where: str) -> list[str]
 
   Call this function after the data are split, so that all patches of an image are in the same split. The patches of an
   image are consecutive, row by row. Arrays with the height and width of the images, such as masks, are also cut. In
-  other arrays, such as labels, the row of an image is repeated for each patch.
+  other arrays, such as labels, the row of an image is repeated for each patch; names end in "#" and the number of the
+  patch.
 
   Args:
     arrays: Arrays {"train": images [N, H, W, C], "train_labels": labels [N], ...}.
@@ -44,6 +45,9 @@ def cut(arrays: dict[str, Any], patch: tuple[int, ...], where: str) -> list[str]
     values = arrays[name]
     is_image = len(values.shape) == 4 and values.shape[1:3] == size
     arrays[name] = tiles(values, height, width) if is_image else _repeated(values, rows * columns)
+    if name.endswith("_names"):
+      numbers = np.arange(len(arrays[name])) % (rows * columns)
+      arrays[name] = arrays[name] + np.array([f"#{number}" for number in numbers], object)
   lost = [f"{size[0] % height} rows at the lower edge"] * bool(size[0] % height)
   lost += [f"{size[1] % width} columns at the right edge"] * bool(size[1] % width)
   rest = f"; {' and '.join(lost)} of each image are not used" if lost else ""

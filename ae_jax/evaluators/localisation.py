@@ -108,4 +108,5 @@ def _figure(
     (span.low + (span.high - span.low) * values[..., None]).astype(np.float32), images.shape
   )
   rows = {"test images": images, "masks": shown(masks), "squared error": shown(scaled)}
-  return figures.ExampleRows("Defects, their masks and the squared errors", rows)
+  captions = context.dataset.test_captions(numbers)
+  return figures.ExampleRows("Defects, their masks and the squared errors", rows, captions=captions)

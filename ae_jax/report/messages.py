@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ae_jax.data import remarks
-from ae_jax.report import measured, verdict
+from ae_jax.report import measured, trends, verdict
 
 
 def opening(description: Mapping[str, Any], placement: str, workdir: pathlib.Path) -> str:
@@ -55,7 +55,7 @@ def error_and_baseline(result: measured.Result) -> str:
 
 
 def closing(
-  metrics: measured.Metrics, description: Mapping[str, Any], workdir: pathlib.Path, curves: measured.Curves
+  metrics: measured.Metrics, description: Mapping[str, Any], workdir: pathlib.Path, curves: trends.Curves
 ) -> str:
   """Returns the last lines that a run prints: test error, verdict, speed, and how to load the model.
 
@@ -84,7 +84,7 @@ def closing(
 
 
 def headline(
-  metrics: measured.Metrics, description: Mapping[str, Any], curves: measured.Curves, finished: bool = True
+  metrics: measured.Metrics, description: Mapping[str, Any], curves: trends.Curves, finished: bool = True
 ) -> str:
   """Returns the sentences at the top of a report: test error, PCA baseline and verdict.
 

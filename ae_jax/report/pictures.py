@@ -108,7 +108,8 @@ def _strips(path: pathlib.Path, rows: Sequence[tuple[Any, ...]], title: str, cap
     title: Title above the rows.
     captions: Text above each image of the first row; () for none.
   """
-  fill = lambda part: textwrap.fill(part, _CAPTION_LETTERS)
+  # lines may also end after a "/"
+  fill = lambda part: textwrap.fill(part.replace("/", "/ "), _CAPTION_LETTERS).replace("/ ", "/")
   wrapped = ["\n".join(map(fill, caption.split(", "))) for caption in captions]
   room = 0.08 * max((caption.count("\n") + 1 for caption in wrapped), default=0)
   figure = canvas.figure(len(rows[0][1]) * 0.7 + 1.3, 0.88 * len(rows) + 0.46 + room, title)

@@ -13,6 +13,7 @@ from ae_jax import errors
 # Also matches "gs:/bucket/run", into which pathlib changes "gs://bucket/run". A single letter is a Windows drive.
 _REMOTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 _RESERVED = re.compile(r'[<>:"/\\|?*]')  # characters that Windows or POSIX refuse in the name of a file
+_MOST_LETTERS = 30  # maximum length of a shortened name
 
 
 def local_path(key: str, text: str | os.PathLike[str]) -> pathlib.Path:
@@ -47,6 +48,15 @@ def file_name(text: str) -> str:
 def relative_name(file: str, folder: str | os.PathLike[str]) -> str:
   """Returns the name of a file in a folder, "SUBFOLDER/FILE" on all systems."""
   return os.path.relpath(file, folder).replace(os.sep, "/")
+
+
+def shortened(name: str) -> str:
+  """Returns a name of at most `_MOST_LETTERS` letters, without its first folders, such as "…/good/0013.png"."""
+  parts = name.split("/")
+  while len(parts) > 1 and len(name) > _MOST_LETTERS:
+    parts = parts[1:]
+    name = "/".join(["…", *parts])
+  return name if len(name) <= _MOST_LETTERS else f"…{name[1 - _MOST_LETTERS :]}"
 
 
 def command_line(arguments: Iterable[str]) -> str:

@@ -8,6 +8,8 @@ from made_contexts import context_of, images
 from PIL import Image
 
 from ae_jax import data
+from ae_jax.data import new_files
+from ae_jax.data.new_parts import Wanted
 from ae_jax.evaluators import figures, localisation
 
 pytestmark = pytest.mark.quick_compile
@@ -116,3 +118,21 @@ def test_incomplete_masks_are_named_and_not_read(layout):
   dataset = data.load("folder", str(layout), "unit", one_class="good")
   assert dataset.defects is None
   assert any("masks of defects are not read" in remark and "001_mask.png" in remark for remark in dataset.remarks)
+
+
+def test_test_images_are_named_by_their_files(layout):
+  dataset = data.load("folder", str(layout), "unit", one_class="good")
+  assert dataset.test_captions(np.array([7, 10])) == ("test/good/007.png", "test/scratch/002.png")
+  assert data.load("folder", str(layout), "unit", patch=(4, 6)).test_captions(np.array([3])) == ("test/good/001.png#1",)
+  drawn = data.load("folder", str(layout / "test"), "unit", one_class="good")
+  expected = ["good" if label == drawn.one_class else "scratch" for label in drawn.test_labels]
+  assert [name.split("/")[0] for name in drawn.test_captions(np.arange(len(drawn.test)))] == expected
+
+
+def test_new_images_are_read_without_the_masks(layout):
+  section = {"window": 0, "patch": (), "size": (), "fit": "stretch", "exif_orientation": False, "follow_links": False}
+  found = new_files.read(str(layout), Wanted((8, 6, 1), "unit", None, section))
+  names = [name for part in found.parts for name in part.names]
+  assert len(names) == 19
+  assert not any("ground_truth" in name for name in names)
+  assert any("not read: ground_truth" in remark for remark in found.remarks)

@@ -35,6 +35,12 @@ def test_remote_paths_and_unknown_users_are_refused(text):
   assert str(refusal.value).startswith(f"--workdir={text}: ")
 
 
+def test_long_names_are_shortened_from_the_left():
+  assert paths.shortened("test/good/0013.png") == "test/good/0013.png"
+  assert paths.shortened("photographs/of_2026/test/good/0013.png") == "…/of_2026/test/good/0013.png"
+  assert paths.shortened("a/" + 40 * "x" + ".png") == "…" + 25 * "x" + ".png"
+
+
 def test_names_commands_and_folders_on_windows(monkeypatch):
   assert paths.relative_name("/data/test/a b.png", "/data") == "test/a b.png"
   assert paths.command_line(["ae_jax", "--workdir=a b"]) == "ae_jax '--workdir=a b'"
