@@ -92,7 +92,7 @@ class Dataset:
     """Mask of the test examples whose label is not `one_class`; None if `one_class` is None."""
     return None if self.one_class is None else self.test_labels != self.one_class
 
-  @property
+  @functools.cached_property
   def usual_class(self) -> int | None:
     """Class of most steps of the test windows, if steps of other classes look like anomalies; see `one_class.usual`.
 

@@ -131,6 +131,8 @@ def values_of(
     UserError: A channel does not exist, a value is missing or not of the kind of its channel, or the rows are not in
       order of time.
   """
+  if isinstance(record, np.ndarray):
+    return in_memory.as_array(record, "record"), []
   from ae_jax.data import frames  # pandas takes half a second to import
 
   if not frames.is_rows(record):

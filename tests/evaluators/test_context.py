@@ -8,6 +8,7 @@ from conftest import config_of
 from ae_jax import api, data, evaluators, models
 from ae_jax.decisions import run_data
 from ae_jax.evaluators import context as contexts
+from ae_jax.evaluators import pca, probe, robustness
 from ae_jax.ops import losses
 
 pytestmark = pytest.mark.quick_compile
@@ -42,6 +43,16 @@ def test_training_examples_are_subsampled_together_with_their_labels(context, mo
   subsample = np.round(context.train * 255).astype(np.uint8)
   assert len(subsample) == 20
   assert [label_of_row[bytes(row)] for row in subsample] == context.train_labels.tolist()
+
+
+def test_baseline_pca_is_fitted_once_to_the_training_examples(context, monkeypatch):
+  expected = pca.fit(losses.flat(context.train), 3)
+  fits = []
+  monkeypatch.setattr(pca, "fit", lambda *arguments, fit=pca.fit: fits.append(arguments) or fit(*arguments))
+  for evaluator in (probe, robustness):
+    list(evaluator.analyze(context))
+  assert len(fits) == 1
+  np.testing.assert_array_equal(context.baseline_pca.components, expected.components)
 
 
 @pytest.mark.parametrize("batch", [1, 5, 37, 64])
