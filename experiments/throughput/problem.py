@@ -32,6 +32,7 @@ class Contestant:
   train: Callable  # (rows int32 [steps, B]) -> None; trains one step per batch and waits for the device
   squared_error: Callable  # (images uint8 [N, H, W, C]) -> squared error summed over pixels, averaged over images
   epoch: Callable  # (number) -> list of arguments of `train` that visit all images once
+  program: Callable | None = None  # () -> text of the compiled call of `train`; None: not known
 
 
 def cores():

@@ -113,6 +113,7 @@ def build(name, batch_size, images, steps_per_call, recipe, compute_dtype="float
     train,
     lambda test: problem.mean_in_parts(lambda part: squared_error(holder["state"].variables, part), test),
     schedule.chunks,
+    chunk.as_text,
   )
 
 
