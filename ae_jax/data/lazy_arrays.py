@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import dataclasses
+import itertools
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -127,8 +128,11 @@ def map_blocks(function: Callable[[slice], Result], count: int, size: int) -> li
   blocks = [slice(start, min(start + size, count)) for start in range(0, count, size)]
   if len(blocks) < _FEWEST_BLOCKS:
     return list(map(function, blocks))
-  with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-    return list(pool.map(function, blocks))
+  threads = os.cpu_count() or 1
+  size = -(-len(blocks) // (8 * threads))  # a task for each block would take longer than some functions
+  tasks = [blocks[start : start + size] for start in range(0, len(blocks), size)]
+  with concurrent.futures.ThreadPoolExecutor(threads) as pool:
+    return list(itertools.chain.from_iterable(pool.map(lambda task: list(map(function, task)), tasks)))
 
 
 def cached_rows(array: MaybeLazy) -> int:

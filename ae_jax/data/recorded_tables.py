@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float64, Shaped
 
 from ae_jax import errors
-from ae_jax.data import in_memory, lazy_arrays, remarks, schema, schema_fit, splits
+from ae_jax.data import in_memory, lazy_arrays, remarks, schema, schema_fit, splits, table_statistics
 
 _KINDS = ("numeric", "integer", "boolean")  # kinds of columns that can be channels
 _UNITS = {"days": 1.0, "h": 24.0, "min": 1440.0, "s": 86_400.0, "ms": 86_400_000.0}  # unit of time -> units per day
@@ -235,10 +235,9 @@ def _check_values(arrays: dict[str, Any], split: str, columns: RecordColumns, mi
   """Adds the mask of the observed values, in place, and returns notes about the values. See `of_table`.
 
   Raises:
-    UserError: A value is infinite, a value is missing and `missing` is "error", or all values of a channel are missing.
+    UserError: A value is infinite, or a value is missing and `missing` is "error".
   """
-  parts = lazy_arrays.parts(arrays[split])
-  invalid = np.concatenate([np.where(np.isfinite(part), 0, part).astype(np.float16) for part in parts])
+  invalid = table_statistics.invalid_values(arrays[split])
   schema.check(invalid, columns.channels, missing, where, "config.data.missing=mask")
   if missing != "mask":
     return []

@@ -1,14 +1,14 @@
 """Fits the schema of a table to its training rows, and encodes the rows of all splits."""
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Float32, Float64, Int
+from jaxtyping import Float, Float32, Float64, Int
 
 from ae_jax import errors
-from ae_jax.data import empty_rows, lazy_arrays, placements, remarks, schema, splits, value_remarks
+from ae_jax.data import empty_rows, lazy_arrays, placements, remarks, schema, splits, table_statistics, value_remarks
 from ae_jax.data.kinds import ARRAY_FILES
 
 MOST_WORDS = 100  # maximum number of categories of a column; rarer strings are encoded as `schema.OTHER`
@@ -113,9 +113,9 @@ def check_complete(arrays: Mapping[str, Any], table: RawTable, missing: str, whe
   notes = []
   for split in splits.present(arrays):
     raw = arrays[split]
-    if all(np.isfinite(rows).all() for rows in _cached(raw)):
+    if table_statistics.are_finite(raw):
       continue
-    invalid = np.concatenate([np.where(np.isfinite(rows), 0, rows).astype(np.float16) for rows in _blocks(raw)])
+    invalid = table_statistics.invalid_values(raw)
     name = f"{where}: {split}" if "test" in arrays else where
     schema.check(invalid, table.names, missing, name)
     found = empty_rows.note(np.isnan(invalid).all(1), missing)
@@ -159,65 +159,6 @@ def encode(arrays: dict[str, Any], table: RawTable, missing: str, where: str) ->
   return fitted, notes
 
 
-def _blocks(raw: lazy_arrays.MaybeLazy) -> Iterator[np.ndarray]:
-  """Yields the rows in blocks whose size depends only on the size of a row, so the placement changes no result."""
-  return (raw[part] for part in _parts(raw))
-
-
-def _parts(raw: lazy_arrays.MaybeLazy) -> Iterator[slice]:
-  size = max(1, lazy_arrays.PART_BYTES // lazy_arrays.row_bytes(raw))
-  return (slice(start, min(start + size, len(raw))) for start in range(0, len(raw), size))
-
-
-def _cached(raw: lazy_arrays.MaybeLazy) -> Iterator[Float64[np.ndarray, "rows columns"]]:
-  """Yields the rows in blocks that fit in the cache of a CPU; the placement does not change the blocks."""
-  from_files = isinstance(raw, lazy_arrays.LazyArray) and not raw.in_memory
-  for part in _parts(raw):
-    rows, first = (raw[part], part.start) if from_files else (raw, 0)  # files are read in large parts
-    for start in range(part.start - first, part.stop - first, _CACHED_ROWS):
-      block = rows[start : min(start + _CACHED_ROWS, part.stop - first)]
-      yield np.ascontiguousarray(block, np.float64)  # the order in memory would change the rounding of sums
-
-
-class _Statistics(NamedTuple):
-  """Statistics of the raw values of each column that are not missing."""
-
-  seen: Float64[np.ndarray, " columns"]  # number of values that are not missing
-  means: Float64[np.ndarray, " columns"]
-  deviations: Float64[np.ndarray, " columns"]
-  least: Float64[np.ndarray, " columns"]  # the first date of a date column; infinite for other columns
-  whole: Bool[np.ndarray, " columns"]  # True for date columns whose dates have no time of day
-  tallies: dict[int, Int[np.ndarray, " words"]]  # {position of a categorical or boolean column: counts of its values}
-
-
-def _statistics(raw: lazy_arrays.MaybeLazy, table: RawTable) -> _Statistics:
-  """Computes the statistics of raw rows in one pass."""
-  tallies = {
-    position: np.zeros(max(2, len(table.vocabularies.get(name, ()))), np.int64)
-    for position, (name, kind) in enumerate(zip(table.names, table.kinds, strict=True))
-    if kind in ("categorical", "boolean")
-  }
-  seen, sums, squares = np.zeros((3, len(table.names)))
-  least = np.full(len(table.names), np.inf)
-  shift = np.nan_to_num(raw[:1][0].astype(np.float64))  # avoids cancellation in the variances
-  dates = np.array(table.kinds) == "date"
-  whole = dates.copy()
-  for rows in _cached(raw):
-    moved = rows - shift
-    gaps = np.isnan(rows) if np.isnan(moved.sum()) else np.zeros(rows.shape, bool)
-    moved[gaps] = 0.0
-    seen += len(rows) - gaps.sum(0)
-    sums, squares = sums + moved.sum(0), squares + np.einsum("ij,ij->j", moved, moved)
-    least[dates] = np.fmin(least[dates], np.fmin.reduce(rows[:, dates]))
-    days = rows[:, whole]
-    whole[whole] = ((days == np.rint(days)) | np.isnan(days)).all(0)
-    for position, tally in tallies.items():
-      tally += np.bincount(rows[~gaps[:, position], position].astype(np.intp), minlength=len(tally))
-  count = np.maximum(seen, 1)
-  variances = np.maximum(squares / count - np.square(sums / count), 0.0)
-  return _Statistics(seen, shift + sums / count, np.sqrt(variances), least, whole, tallies)
-
-
 def _fit(
   raw: lazy_arrays.MaybeLazy, table: RawTable, missing: str
 ) -> tuple[list[schema.Column], dict[int, Int[np.ndarray, " vocabulary"]]]:
@@ -225,7 +166,12 @@ def _fit(
 
   The new code is the position in `Column.words`, or len(words) for a string that is not a category.
   """
-  found = _statistics(raw, table)
+  tallied = {
+    position: max(2, len(table.vocabularies.get(name, ())))
+    for position, (name, kind) in enumerate(zip(table.names, table.kinds, strict=True))
+    if kind in ("categorical", "boolean")
+  }
+  found = table_statistics.of_rows(raw, table.kinds, tallied)
   columns, positions_of_words = [], {}
   for position, (name, kind) in enumerate(zip(table.names, table.kinds, strict=True)):
     words, answers = (), np.arange(2)
@@ -272,7 +218,7 @@ def _notes_on_split(
   gaps, others = np.zeros(len(fitted.columns), int), np.zeros(len(fitted.columns), int)
   if fitted.missing == "error" and not tables_of_words:
     return []
-  for rows in _blocks(raw):
+  for rows in (raw[part] for part in table_statistics.parts(raw)):
     if fitted.missing != "error":
       gaps += np.isnan(rows).sum(0)
     for position, positions in tables_of_words.items():

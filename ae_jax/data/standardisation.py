@@ -161,7 +161,7 @@ def _standardise(train: lazy_arrays.MaybeLazy, scaled: Bool[np.ndarray, " column
 
   scaler = StandardScaler()
   for part in lazy_arrays.parts(train):
-    scaler.partial_fit(ranges.normalise(part, "real").reshape(-1, train.shape[-1]).astype(np.float64))
+    scaler.partial_fit(ranges.normalise(part, "real").reshape(-1, train.shape[-1]))  # sums of float32 are float64
   mean, deviation = np.where(scaled, scaler.mean_, 0.0), np.where(scaled, scaler.scale_, 1.0)
   return Standardisation(mean.astype(np.float32), deviation.astype(np.float32))
 

@@ -1,6 +1,7 @@
 """Tables in CSV, Parquet and array files: kinds of columns, missing values, unknown words, scaling and streaming."""
 
 import json
+import os
 
 import numpy as np
 import pandas as pd
@@ -8,7 +9,17 @@ import pytest
 from sklearn.preprocessing import QuantileTransformer, StandardScaler
 
 from ae_jax import data, errors
-from ae_jax.data import in_memory, schema, schema_fit, standardisation, table_files, table_rows, tables
+from ae_jax.data import (
+  in_memory,
+  lazy_arrays,
+  schema,
+  schema_fit,
+  standardisation,
+  table_files,
+  table_rows,
+  table_statistics,
+  tables,
+)
 
 RANDOM = np.random.default_rng(0)
 COUNT = 60
@@ -200,6 +211,22 @@ def test_a_standardised_table_equals_scikit_learns(tmp_path):
     expected = scaler.transform(rows[["age", "height"]].astype(np.float32))
     np.testing.assert_allclose(x[:, :2], expected, rtol=1e-5, atol=1e-5)
   assert set(np.unique(dataset.train[:, 2:7])) == {0, 1}  # words and booleans are not scaled
+
+
+@pytest.mark.parametrize("gaps", [False, True])
+def test_statistics_do_not_depend_on_the_number_of_threads_or_the_placement(monkeypatch, gaps):
+  rows = np.random.default_rng(0).normal(1e4, 3, (100_000, 3))
+  rows[:, 2] = np.rint(rows[:, 2])
+  rows[::7, 1] = np.nan if gaps else 0
+  found = []
+  for threads, raw in ((1, rows), (3, rows), (2, np.asfortranarray(rows)), (2, lazy_arrays.of_memory(rows))):
+    monkeypatch.setattr(os, "cpu_count", lambda threads=threads: threads)
+    found.append(table_statistics.of_rows(raw, ("numeric", "numeric", "date"), {}))
+  for name, *values in zip(found[0]._fields, *found, strict=True):
+    for other in values[1:]:
+      np.testing.assert_equal(other, values[0], name)
+  np.testing.assert_allclose(found[0].means, np.nanmean(rows, 0))
+  np.testing.assert_allclose(found[0].deviations, np.nanstd(rows, 0), rtol=1e-6)
 
 
 def test_quantile_scaling_equals_scikit_learns_and_is_invertible(tmp_path):
