@@ -1,6 +1,7 @@
 """Tables in CSV, Parquet and array files: kinds of columns, missing values, unknown words, scaling and streaming."""
 
 import json
+import shlex
 
 import numpy as np
 import pandas as pd
@@ -327,6 +328,22 @@ def test_missing_and_unknown_columns_of_new_rows_are_named(tmp_path):
 def test_mistakes_are_named(tmp_path, change, options, message):
   with pytest.raises(errors.UserError, match=message):
     data.load("csv", written(tmp_path, FRAME.assign(**change)), "real", **options)
+
+
+def test_all_columns_that_mix_kinds_are_named_with_one_flag(tmp_path):
+  lead = [*(f"{number / 8:.3f}" for number in range(COUNT - 3)), "<0.3", "n/d", "<0.5"]
+  mixed = {f"lead{number}": lead for number in range(9)} | {"day": [*FRAME["since"][1:], "soon"]}
+  path = written(tmp_path, FRAME.assign(**mixed))
+  with pytest.raises(errors.UserError, match="10 columns mix kinds: ") as caught:
+    data.load("csv", path, "real")
+  assert "column 'lead0' holds numbers, but also strings such as '<0.3' and '<0.5'; column" in str(caught.value)
+  assert "column 'lead7'" in str(caught.value)
+  assert "column 'lead8'" not in str(caught.value)
+  assert "; and 2 more; correct the values, or set --config.data.columns=" in str(caught.value)
+  (flag,) = shlex.split(str(caught.value).rpartition(" set ")[2])
+  columns = tuple(each.strip("'") for each in flag.partition("=")[2].rstrip(",").split(","))
+  assert columns == (*(f"lead{number}=categorical" for number in range(9)), "day=ignore")
+  assert len(data.load("csv", path, "real", columns=columns).schema.columns) == 9 + len(FRAME.columns) - 1
 
 
 def test_given_kinds_win_over_found_ones(tmp_path):
