@@ -185,7 +185,7 @@ class _Statistics(NamedTuple):
   seen: Float64[np.ndarray, " columns"]  # number of values that are not missing
   means: Float64[np.ndarray, " columns"]
   deviations: Float64[np.ndarray, " columns"]
-  least: Float64[np.ndarray, " columns"]  # the first date of a date column; infinite for other columns
+  limits: Float64[np.ndarray, "2 columns"]  # smallest and largest values; infinite for columns without values
   whole: Bool[np.ndarray, " columns"]  # True for date columns whose dates have no time of day
   tallies: dict[int, Int[np.ndarray, " words"]]  # {position of a categorical or boolean column: counts of its values}
 
@@ -198,24 +198,23 @@ def _statistics(raw: lazy_arrays.MaybeLazy, table: RawTable) -> _Statistics:
     if kind in ("categorical", "boolean")
   }
   seen, sums, squares = np.zeros((3, len(table.names)))
-  least = np.full(len(table.names), np.inf)
+  limits = np.array([np.full(len(table.names), np.inf), np.full(len(table.names), -np.inf)])
   shift = np.nan_to_num(raw[:1][0].astype(np.float64))  # avoids cancellation in the variances
-  dates = np.array(table.kinds) == "date"
-  whole = dates.copy()
+  whole = np.array(table.kinds) == "date"
   for rows in _cached(raw):
     moved = rows - shift
     gaps = np.isnan(rows) if np.isnan(moved.sum()) else np.zeros(rows.shape, bool)
     moved[gaps] = 0.0
     seen += len(rows) - gaps.sum(0)
     sums, squares = sums + moved.sum(0), squares + np.einsum("ij,ij->j", moved, moved)
-    least[dates] = np.fmin(least[dates], np.fmin.reduce(rows[:, dates]))
+    limits = np.stack([np.fmin(limits[0], np.fmin.reduce(rows)), np.fmax(limits[1], np.fmax.reduce(rows))])
     days = rows[:, whole]
     whole[whole] = ((days == np.rint(days)) | np.isnan(days)).all(0)
     for position, tally in tallies.items():
       tally += np.bincount(rows[~gaps[:, position], position].astype(np.intp), minlength=len(tally))
   count = np.maximum(seen, 1)
   variances = np.maximum(squares / count - np.square(sums / count), 0.0)
-  return _Statistics(seen, shift + sums / count, np.sqrt(variances), least, whole, tallies)
+  return _Statistics(seen, shift + sums / count, np.sqrt(variances), limits, whole, tallies)
 
 
 def _fit(
@@ -236,11 +235,13 @@ def _fit(
     if position in found.tallies:
       tally = found.tallies[position]
       fill, spread = float(answers[tally.argmax()]), float(1 - tally.max() / max(1, found.seen[position]))
-    first = float(found.least[position]) if kind == "date" and found.seen[position] else 0.0
+    has_limits = position not in found.tallies and bool(found.seen[position])
+    limits = (float(found.limits[0, position]), float(found.limits[1, position])) if has_limits else None
+    first = limits[0] if limits and kind == "date" else 0.0
     indicator = missing == "mean" and bool(found.seen[position] < len(raw))
     truths = table.truths.get(name, (False, True))
     whole = bool(found.whole[position])
-    columns.append(schema.Column(name, kind, fill, spread, first, words, indicator, whole, truths))
+    columns.append(schema.Column(name, kind, fill, spread, first, words, indicator, whole, truths, limits))
   return columns, positions_of_words
 
 
