@@ -1,7 +1,8 @@
 """Measures which keys find outliers among the training rows: `python -m experiments.detectors.contaminated`.
 
 The 357 benign rows of breast cancer and 19 malignant ones, 5 % of all, are trained on without labels and then scored.
-Three seeds draw the malignant rows and are the seeds of the training. PyOD is measured if it is installed.
+Three seeds draw the malignant rows and are the seeds of the training. In an environment with PyOD, only its
+detectors and the isolation forest are measured.
 """
 
 import importlib.util
