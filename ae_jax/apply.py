@@ -12,10 +12,11 @@ training data of the run: images are converted to the same size and channels, an
 scaled in the same way. Files that cannot be read, and columns that are not inputs of the run, are listed. A conditional
 model needs labels: the column config.data.label of a table or the array `y` of a file (--label names another one), or
 the folders of images. Labels of a conditional model, and those that --label names, are copied to the column `label`.
-The column `flag` is written if the run has a threshold. --contamination sets a threshold from the scores of the
-validation or training examples of the run, and replaces the stored one. In a file of arrays, reconstructions are
-compared with the array `target` (or --target), if there is one, and elements with 0 in the array `mask` (or --mask) are
-ignored. The data are never overwritten.
+For a table, `largest_error_column` is the name of the column with the largest squared error in each row; run.explain
+returns the values, too. The column `flag` is written if the run has a threshold. --contamination sets a threshold from
+the scores of the validation or training examples of the run, and replaces the stored one. In a file of arrays,
+reconstructions are compared with the array `target` (or --target), if there is one, and elements with 0 in the array
+`mask` (or --mask) are ignored. The data are never overwritten.
 """
 
 import pathlib

@@ -1,15 +1,11 @@
 """Training from Python: `fit` trains on arrays, DataFrames, files or named data sets, and returns a `Run`."""
 
-import contextlib
 import dataclasses
 import os
 import pathlib
 import re
-import shutil
-import tempfile
-import weakref
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
@@ -17,13 +13,22 @@ from ae_jax import config as configs
 from ae_jax import configs as named_configs
 from ae_jax import data, errors, objectives, overrides
 from ae_jax.config import automatic, shipped
-from ae_jax.data import detection, frames, in_memory, inspection, placements, remarks, several_files, sources
-from ae_jax.runs import progress
+from ae_jax.data import (
+  detection,
+  frames,
+  in_memory,
+  inspection,
+  placements,
+  remarks,
+  several_files,
+  sources,
+  table_inspection,
+)
+from ae_jax.runs import progress, temporary_folder
 from ae_jax.system import paths
 from ae_jax.trained_run import Run
 from ae_jax.types import KINDS
 
-_T = TypeVar("_T")
 AUTOMATIC = "auto"  # `model` of `fit`, and the name of configs/auto.py
 _TFDS_NAME = re.compile(r"[\w-]+(/[\w-]+)?(:[\d.*]+)?")  # such as "mnist:3.0.1" and "emnist/letters"
 _SIZES = ("model.latent", "epochs", "batch_size")  # keys on which the automatic choice depends, besides config.data
@@ -86,7 +91,7 @@ def fit(
   from ae_jax.training import train
 
   changes = overrides.with_keys({"model.latent": latent, "epochs": epochs}, overrides.dotted(changes))
-  with progress.quiet(not verbose), run_folder_of(workdir) as (folder, keep):
+  with progress.quiet(not verbose), temporary_folder.run_folder_of(workdir) as (folder, keep):
     config, dataset = problem(x, labels, model=model, validation=validation, test=test, changes=changes)
     return keep(train.train_run(config, folder, dataset))
 
@@ -99,11 +104,19 @@ def problem(
   validation: Any,
   test: Any,
   changes: dict[str, Any],
-  without_devices: bool = False,
 ) -> tuple[ConfigDict, data.Dataset]:
-  """Returns the config and the data set for the arguments of `fit`; `changes` is {dotted config key: value}.
+  """Returns the config and the data set for the arguments of `fit`; `changes` is {dotted config key: value}."""
+  arguments = {"model": model, "validation": validation, "test": test, "changes": changes}
+  config, dataset, lines = _problem(x, labels, **arguments, no_devices=False)
+  return config, dataclasses.replace(dataset, remarks=(*lines, *dataset.remarks))
 
-  With `without_devices`, only the memory of the host decides how the data are read, and JAX does not start.
+
+def _problem(
+  x: Any, labels: Any, *, model: str | ConfigDict, validation: Any, test: Any, changes: dict[str, Any], no_devices: bool
+) -> tuple[ConfigDict, data.Dataset, list[str]]:
+  """Returns the result of `problem`, and lines about the table if `model` is "auto".
+
+  With `no_devices`, only the memory of the host decides how the data are read, and JAX does not start.
   """
   for key in ("data.name", "data.path", "data"):
     if key in changes:
@@ -118,10 +131,14 @@ def problem(
   overrides.check_once(source.keys, changes)
   config, set_by_user = _config(model, source.found.name), source.keys | changes
   chosen = {} if isinstance(model, ConfigDict) else _chosen(source.found, config, of_user)
+  lines: list[str] = []
+  if model == AUTOMATIC:
+    of_table, lines = _of_table(source, of_user)
+    chosen |= of_table
   config = overrides.apply(config, _without(chosen, set_by_user) | set_by_user)
   configs.check(config)
   section = config.data.to_dict()
-  if without_devices:
+  if no_devices:
     section["budget_gib"] = section["budget_gib"] or placements.host_budget() / placements.GIB
   dataset = data.load(**section, given=source.given)
   if model == AUTOMATIC:
@@ -133,7 +150,20 @@ def problem(
     keys = ", ".join(f"config.{key}={value!r}" for key, value in kept.items())
     note = f"{keys}: chosen for x; an argument such as data__range='unit' replaces the choice"
     dataset = dataclasses.replace(dataset, remarks=(note, *dataset.remarks))
-  return overrides.apply(config, kept), dataset
+  return overrides.apply(config, kept), dataset, lines
+
+
+def _of_table(source: "_Source", of_user: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+  """Returns {config key: value} that the automatic choice sets for a table, and lines about it."""
+  name, arrays = source.found.name, source.found.arrays
+  if name == "frame":
+    options = {key: of_user[key] for key in ("label", "group", "columns") if key in of_user}
+    options |= {"label": source.keys["data.label"]} if "data.label" in source.keys else {}
+    arrays = sources.read(name, "", options, given=source.given)
+  elif arrays and not of_user.get("window"):
+    arrays = inspection.with_kind(source.found, in_memory.WHERE)[1]
+  found, lines = table_inspection.automatic(arrays, name, of_user)
+  return {f"data.{key}": value for key, value in found.items()}, lines
 
 
 def _without(chosen: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -147,8 +177,8 @@ def _set_sizes(config: ConfigDict, changes: Mapping[str, Any]) -> dict[str, int]
   return {key.removeprefix("model."): values[key] for key in _SIZES if key in changes}
 
 
-def automatic_config(data_name: str, flags: shipped.Flags) -> tuple[ConfigDict, str]:
-  """Returns the automatic config for data, and the command that trains it; used by `configs/auto.py`.
+def automatic_config(data_name: str, flags: shipped.Flags) -> tuple[ConfigDict, list[str]]:
+  """Returns the automatic config for data, and lines: the command that trains it, and what it assumes of a table.
 
   Args:
     data_name: A path or the name of a data set.
@@ -159,11 +189,11 @@ def automatic_config(data_name: str, flags: shipped.Flags) -> tuple[ConfigDict, 
   """
   changes = {key: value for key, value in flags(named_configs.get("dense")).items() if _is_of_choice(key)}
   arguments = {"model": AUTOMATIC, "validation": None, "test": None, "changes": changes}
-  config, _ = problem(data_name, None, **arguments, without_devices=True)
+  config, _, lines = _problem(data_name, None, **arguments, no_devices=True)
   defaults = configs.flat(named_configs.get("dense", config.data.name).to_dict())
   values = configs.flat(config.to_dict())
   keys = [remarks.as_flag(key, value) for key, value in values.items() if value != defaults[key]]
-  return config, paths.command_line(["ae_jax", "train", f"--config=dense:{config.data.name}", *keys])
+  return config, [paths.command_line(["ae_jax", "train", f"--config=dense:{config.data.name}", *keys]), *lines]
 
 
 def _is_of_choice(key: str) -> bool:
@@ -188,7 +218,7 @@ def _source(x: Any, labels: Any, others: Mapping[str, Any], of_user: Mapping[str
     others: {"validation": argument, "test": argument}; see `fit`.
     of_user: {key of `config.data`: value} that the user sets.
   """
-  shares = {split: value for split, value in others.items() if _is_share(value)}
+  shares = {split: value for split, value in others.items() if isinstance(value, float | int)}
   keys = {f"data.{split}": value for split, value in shares.items()}
   by_split = {split: value for split, value in others.items() if value is not None and split not in shares}
   x = several_files.as_path(x) if several_files.are_files(x) else x
@@ -210,10 +240,6 @@ def _source(x: Any, labels: Any, others: Mapping[str, Any], of_user: Mapping[str
   layout = {"layout": options["layout"]} if "layout" in options else {}
   arrays = {} if name == "frame" else sources.read(name, "", layout, given=given)
   return _Source(detection.Found(name, options, arrays, {}, []), keys, given)
-
-
-def _is_share(value: Any) -> bool:
-  return isinstance(value, float | int)
 
 
 def _stored(x: str | os.PathLike[str], of_user: Mapping[str, Any]) -> tuple[detection.Found, str]:
@@ -270,31 +296,3 @@ def _chosen(found: detection.Found, config: ConfigDict, of_user: Mapping[str, An
   if "range" in values and config.objective.likelihood == "bernoulli":
     chosen["objective.likelihood"] = "gaussian"
   return chosen
-
-
-@contextlib.contextmanager
-def run_folder_of(workdir: str | os.PathLike[str] | None) -> Iterator[tuple[pathlib.Path, Callable[[_T], _T]]]:
-  """Yields the run folder and a function `keep`; the run folder is a temporary folder if `workdir` is None.
-
-  `keep(owner)` returns `owner`, and removes the temporary folder when `owner` is deleted. If an exception is raised,
-  the temporary folder is removed, unless it contains a checkpoint; a note in the exception then contains its path.
-  """
-  if workdir is not None:
-    yield paths.local_path("workdir", workdir), lambda owner: owner
-    return
-  folder = pathlib.Path(tempfile.mkdtemp(prefix="ae_jax-"))
-
-  def keep(owner: _T) -> _T:
-    weakref.finalize(owner, shutil.rmtree, folder, ignore_errors=True)
-    return owner
-
-  try:
-    yield folder, keep
-  except BaseException as error:
-    from ae_jax.runs import checkpoints  # imports Orbax
-
-    if any(checkpoints.newest_step(each) is not None for each in folder.rglob("checkpoints")):
-      error.add_note(f"The trained state is kept in {folder}; the same call with workdir={str(folder)!r} resumes it.")
-    else:
-      shutil.rmtree(folder, ignore_errors=True)
-    raise

@@ -155,6 +155,10 @@ class Run:
     the run standardises its data), and black in other ranges. The result for a DataFrame or a dict of columns is a
     DataFrame.
 
+    Filled numbers and dates of a table are at least the smallest and at most the largest training value of their
+    column. If reconstructions are outside of this range, a warning contains their number by column. `reconstruct` and
+    `to_frame` do not change reconstructions.
+
     Args:
       x: Examples [N, *shape], or rows of a table.
       mask: 1 for observed elements and 0 for others, in the shape of `x` with or without its channel axis. None: all

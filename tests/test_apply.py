@@ -112,12 +112,14 @@ def test_rows_of_a_table_pass_through_its_columns(of_table, tmp_path):
   new.to_csv(tmp_path / "new.csv", index=False)
   flags = [f"--workdir={of_table / 'run'}", f"--data={tmp_path / 'new.csv'}", f"--out={tmp_path / 'out.csv'}"]
   assert "not read: customer" in command("apply", *flags)
-  assert pd.read_csv(tmp_path / "out.csv").columns.tolist() == ["name", "score", "z0", "z1"]
+  assert pd.read_csv(tmp_path / "out.csv").columns.tolist() == ["name", "score", "largest_error_column", "z0", "z1"]
   assert pd.read_csv(tmp_path / "out.csv")["name"].tolist() == [*range(7)]
   printed = command("apply", *flags, "--names=customer", "--contamination=0.1", "--score=normalised")
   assert "not read" not in printed
   found, run = pd.read_csv(tmp_path / "out.csv"), ae_jax.load(of_table / "run")
   assert found["name"].tolist() == new["customer"].tolist()
+  largest = run.explain(new[["height", "colour"]], count=1)["column"]
+  assert found["largest_error_column"].tolist() == largest.tolist()
   np.testing.assert_allclose(found["score"], run.score(new[["height", "colour"]], kind="normalised"), rtol=1e-4)
   assert json.loads((of_table / "run" / "threshold.json").read_text())["kind"] == "normalised"
   np.testing.assert_array_equal(found["flag"], run.flag(new[["height", "colour"]]))

@@ -23,9 +23,10 @@ def are_numbers(words: Sequence[str]) -> Bool[np.ndarray, " words"]:
   return pd.to_numeric(pd.Series(list(words), dtype=object), errors="coerce").notna().to_numpy()
 
 
-def example(name: str, kind: str) -> str:
-  """Returns a command-line flag that sets the kind of a column, for messages."""
-  return f"--config.data.columns=\"'{name}={kind}',\""
+def example(kinds: Mapping[str, str]) -> str:
+  """Returns a command-line flag that sets the kinds of columns, for messages; `kinds` is {column: kind}."""
+  entries = "".join(f"'{name}={kind}'," for name, kind in kinds.items())
+  return f'--config.data.columns="{entries}"'
 
 
 def factorized(values: pd.Series) -> tuple[Int[np.ndarray, " rows"], pd.Series]:
@@ -80,7 +81,7 @@ def raw_rows(
       converted.append(values.to_numpy() if is_plain else values.to_numpy(np.float64, na_value=np.nan))
       continue
     converted.append(_CONVERSIONS[kind](values, words))
-    fix = "correct it" if is_new else f"correct it, or set {example(name, 'categorical')}"
+    fix = "correct it" if is_new else f"correct it, or set {example({name: 'categorical'})}"
     _check(values, converted[-1], row, where, f"of column {name!r} is not {_NOUNS[kind]}; {fix}")
   raw = np.empty((len(frame), len(columns))) if raw is None else raw
 

@@ -47,6 +47,8 @@ class Column:
   indicator: bool = False  # whether the example has an element that is 1 if the value of this column is missing
   whole_days: bool = False  # whether no training date has a time of day; decoded dates then have none either
   truths: tuple[Any, Any] = (False, True)  # how the training rows spell false and true, such as ("no", "yes")
+  # smallest and largest training value of a number or date; None if there is none, and in runs of earlier versions
+  limits: tuple[float, float] | None = None
 
   @property
   def width(self) -> int:

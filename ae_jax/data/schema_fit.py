@@ -182,11 +182,13 @@ def _fit(
     if position in found.tallies:
       tally = found.tallies[position]
       fill, spread = float(answers[tally.argmax()]), float(1 - tally.max() / max(1, found.seen[position]))
-    first = float(found.least[position]) if kind == "date" and found.seen[position] else 0.0
+    has_limits = position not in found.tallies and bool(found.seen[position])
+    limits = (float(found.limits[0, position]), float(found.limits[1, position])) if has_limits else None
+    first = limits[0] if limits and kind == "date" else 0.0
     indicator = missing == "mean" and bool(found.seen[position] < len(raw))
     truths = table.truths.get(name, (False, True))
     whole = bool(found.whole[position])
-    columns.append(schema.Column(name, kind, fill, spread, first, words, indicator, whole, truths))
+    columns.append(schema.Column(name, kind, fill, spread, first, words, indicator, whole, truths, limits))
   return columns, positions_of_words
 
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from jaxtyping import Bool
 
 from ae_jax import errors
 from ae_jax.data import dates, frames, remarks, schema, several_files, truth_words
@@ -20,6 +21,7 @@ _PEEKED_ROWS = 100  # number of rows that are read first, to find the columns th
 _FIRST_ROWS = 1 << 10  # number of rows that are tested first; a test that fails on them need not be applied to all rows
 _MOSTLY = 0.8  # if at least this fraction of the strings are numbers, the column is numeric with wrong entries
 _LEAST_IDS = 20  # a column of strings that are all different, with more values than this, is an id
+_MOST_NAMED, _FIRST_WORDS = 8, 2  # maximum number of columns that mix kinds in a message, and of words of each
 _MOST_DISTINCT = 100_000  # a column with more distinct strings is an id
 
 
@@ -103,6 +105,14 @@ def _check_header(names: Sequence[str], where: str) -> None:
     raise errors.UserError(f"{where}: the first row holds values, not the names of the columns; add a header row")
 
 
+class Kind(NamedTuple):
+  """The kind of a column according to its values."""
+
+  name: str  # one of `schema.KINDS`; for a column that mixes kinds, a kind that can represent all of its values
+  reason: str = ""  # why the column is not used, or which kinds it mixes
+  is_mixed: bool = False  # whether it mixes kinds, so that the user must choose
+
+
 @dataclasses.dataclass
 class ColumnScan:
   """Properties of the values of a column, collected in one pass over the rows."""
@@ -128,53 +138,63 @@ class ColumnScan:
       counts = starts and all((np.diff(part) == 1).all() for part in (numbers[:_FIRST_ROWS], numbers))
       self.following = numbers[-1] + 1 if counts else np.nan
 
-  def kind(self, name: str, where: str) -> tuple[str, str]:
-    """Returns the kind of the column and, for the kind "ignore", the reason.
-
-    Raises:
-      UserError: The column mixes kinds, or most, but not all, of its strings are numbers.
-    """
+  def kind(self) -> Kind:
+    """Returns the kind of the column according to its values."""
     if not self.found:
-      return "ignore", "has no values"
-    if "text" not in self.found:
-      kind = "numeric" if self.found == {"numeric", "integer"} else "/".join(sorted(self.found))
-      if kind not in schema.KINDS:
-        raise errors.UserError(
-          f"{where}: column {name!r} mixes {kind}; set its kind: {frames.example(name, 'numeric')}"
-        )
-      is_count = kind == "integer" and self.count > _LEAST_IDS and not np.isnan(self.following or np.nan)
-      return ("ignore", "counts the rows") if is_count else (kind, "")
-    return self._kind_of_texts(name, where)
+      return Kind("ignore", "has no values")
+    if "text" in self.found:
+      return self._kind_of_texts()
+    kind = "numeric" if self.found == {"numeric", "integer"} else "/".join(sorted(self.found))
+    if kind not in schema.KINDS:
+      return Kind("numeric", f"mixes {kind}", is_mixed=True)
+    is_count = kind == "integer" and self.count > _LEAST_IDS and not np.isnan(self.following or np.nan)
+    return Kind("ignore", "counts the rows") if is_count else Kind(kind)
 
-  def _kind_of_texts(self, name, where):
+  def _kind_of_texts(self) -> Kind:
     words = sorted(self.words)
     truths = {word for pair in truth_words.WORDS for word in pair}
     if {word.lower() for word in words} <= truths and self.found <= {"text", "boolean"}:
-      return "boolean", ""
+      return Kind("boolean")
     found = dates.are_dates(words)
-    if found.all():
-      return "date", ""
     if found.mean() >= _MOSTLY:
-      word = words[int(np.argmin(found))]
-      raise errors.UserError(
-        f"{where}: column {name!r} holds dates, but also strings such as {word!r}; correct them, or set "
-        f"{frames.example(name, 'ignore')}"
-      )
-    are_different = len(words) == self.filled and self.filled > _LEAST_IDS
-    if len(words) > _MOST_DISTINCT or are_different:
-      numbers = frames.are_numbers(words)
-      if numbers.mean() < _MOSTLY:
-        return "ignore", "is an id: its strings are all different"
+      reason = f"holds dates, but also strings such as {_first(words, ~found)}"
+      return Kind("date") if found.all() else Kind("ignore", reason, is_mixed=True)
     numbers = frames.are_numbers(words)
+    are_different = len(words) == self.filled and self.filled > _LEAST_IDS
+    if (len(words) > _MOST_DISTINCT or are_different) and numbers.mean() < _MOSTLY:
+      return Kind("ignore", "is an id: its strings are all different")
     if numbers.all() and self.found == {"text"}:
-      return "numeric", ""
+      return Kind("numeric")
     if numbers.mean() >= _MOSTLY or self.found & {"numeric", "integer"}:
-      word = words[int(np.argmin(numbers))]
-      raise errors.UserError(
-        f"{where}: column {name!r} holds numbers, but also strings such as {word!r}; correct them, or set "
-        f"{frames.example(name, 'categorical')}"
-      )
-    return "categorical", ""
+      return Kind("categorical", f"holds numbers, but also strings such as {_first(words, ~numbers)}", is_mixed=True)
+    return Kind("categorical")
+
+
+def _first(words: Sequence[str], chosen: Bool[np.ndarray, " words"]) -> str:
+  """Returns a text with the first of the chosen words."""
+  return " and ".join(repr(words[position]) for position in np.flatnonzero(chosen)[:_FIRST_WORDS])
+
+
+def kinds_of(columns: Mapping[str, ColumnScan], given: Mapping[str, str], where: str) -> dict[str, Kind]:
+  """Returns the kind of each column.
+
+  Args:
+    columns: {column: properties of its values}.
+    given: {column: kind} for the columns whose kind the user has set.
+    where: Prefix of the error message.
+
+  Raises:
+    UserError: Columns mix kinds; the message names them, with one flag that sets their kinds.
+  """
+  found = {name: Kind(given[name]) if name in given else column.kind() for name, column in columns.items()}
+  mixed = {name: kind for name, kind in found.items() if kind.is_mixed}
+  if mixed:
+    listed = [f"column {name!r} {kind.reason}" for name, kind in mixed.items()]
+    more = [f"and {len(listed) - _MOST_NAMED} more"] if len(listed) > _MOST_NAMED else []
+    count = f"{len(listed)} columns mix kinds: " if len(listed) > 1 else ""
+    fix = f"correct the values, or set {frames.example({name: kind.name for name, kind in mixed.items()})}"
+    raise errors.UserError(f"{where}: {count}{'; '.join([*listed[:_MOST_NAMED], *more, fix])}")
+  return found
 
 
 def _kind_of(values: pd.Series) -> str:

@@ -6,11 +6,13 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Int, Shaped
 
-from ae_jax.data import empty_rows, labels, lazy_arrays, one_class, schema_fit, splits
+from ae_jax.data import empty_rows, labels, lazy_arrays, one_class, remarks, schema_fit, splits
 
 _MOST_COLUMNS = 20  # maximum number of columns in a line
 _MISSING = "mean"  # suggested config.data.missing, if values are missing
-_MOST_CLASSES = 20  # if the last column has at most this number of categories, it may be the labels
+_MASKED = "mask"  # config.data.missing of --config=auto, if values are missing
+_MOST_CLASSES = 20  # maximum number of categories of a column that may be the labels
+_NAMES = ("class", "diagnosis", "label", "outcome", "species", "target")  # usual names of columns of labels
 
 
 def lines(
@@ -36,12 +38,37 @@ def lines(
       found += [f"{split}: {note}"] if note else []
   if constant.any():
     found.append(f"constant columns: {_listed([table.names[position] for position in np.flatnonzero(constant)])}")
-  if label := label_column(arrays):
-    words, flag = len(table.vocabularies[label]), f"--config.data.label={label}"
-    found.append(
-      f"labels: the last column, {label!r}, has {words} words and can be the labels; without {flag}, it is an input"
-    )
-  return found
+  return [*found, *_on_label(arrays)]
+
+
+def _on_label(arrays: Mapping[str, Any]) -> list[str]:
+  """Returns a line that names the column that can be the labels, or []."""
+  table, label = arrays["table"], label_column(arrays)
+  if not label:
+    return []
+  column = f"the last column, {label!r}," if label == table.names[-1] else f"the column {label!r}"
+  words, flag = len(table.vocabularies[label]), f"--config.data.label={label}"
+  return [f"labels: {column} has {words} words and can be the labels; without {flag}, it is an input"]
+
+
+def automatic(arrays: Mapping[str, Any], name: str, of_user: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+  """Returns the keys of `config.data` that --config=auto sets for a table, and lines for the user.
+
+  Missing values are masked, unless the user sets `missing`; experiments/defaults compares this with "mean".
+
+  Args:
+    arrays: Arrays of a source, with channel axes unless its examples are windows; {} if they are not known.
+    name: Name of the source.
+    of_user: {key of `config.data`: value} that the user sets.
+  """
+  is_named = "table" in arrays
+  if not arrays or not (is_named or (not of_user.get("window") and schema_fit.table_of({**arrays}, name, {}, "error"))):
+    return {}, []
+  lines = _on_label(arrays) if is_named else []
+  count = int(_missing(arrays).sum())
+  if not count or "missing" in of_user:
+    return {}, lines
+  return {"missing": _MASKED}, [f"{remarks.counted(count, 'missing value')}: --config.data.missing={_MASKED}", *lines]
 
 
 def options(arrays: Mapping[str, Any]) -> dict[str, Any]:
@@ -84,12 +111,18 @@ def _classes(arrays: Mapping[str, Any], label: str) -> tuple[Int[np.ndarray, " r
 
 
 def label_column(arrays: Mapping[str, Any]) -> str:
-  """Returns the name of the last column if it looks like labels: few words, none missing, no other labels; else ""."""
+  """Returns the name of the column that looks like labels: few words, none missing, no other labels; "" if none does.
+
+  It is a column with a usual name of labels, or the last column.
+  """
   table = arrays["table"]
-  is_label = 1 < len(table.vocabularies.get(table.names[-1], ())) <= _MOST_CLASSES
-  if len(table.names) < 2 or "train_labels" in arrays or not is_label or _missing(arrays)[-1]:
+  if len(table.names) < 2 or "train_labels" in arrays:
     return ""
-  return table.names[-1]
+  named = [place for place, name in enumerate(table.names) if name.lower() in _NAMES]
+  for place in (*named, len(table.names) - 1):
+    if 1 < len(table.vocabularies.get(table.names[place], ())) <= _MOST_CLASSES and not _missing(arrays)[place]:
+      return table.names[place]
+  return ""
 
 
 def _kind(table: schema_fit.RawTable, position: int) -> str:

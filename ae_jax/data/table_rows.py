@@ -1,14 +1,17 @@
 """Converts new rows of a table (a DataFrame, a dict of columns or an array) to examples of a trained run, and back."""
 
 import dataclasses
+import warnings
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Shaped
 
 from ae_jax import errors
-from ae_jax.data import in_memory, loss_columns, schema_fit, value_remarks
+from ae_jax.data import in_memory, loss_columns, remarks, schema_fit, value_remarks
 from ae_jax.data.schema import Schema
+
+_ROUNDING = 1e-6  # relative rounding error of decoded values, which are float32
 
 
 def raw_rows(x: Any, schema: Schema | None) -> Float64[np.ndarray, "rows columns"]:
@@ -86,13 +89,14 @@ def completed(
 ) -> Any:
   """Replaces the missing values of raw rows by values decoded from `examples`.
 
+  Numbers and dates are kept within the smallest and the largest training value of the column, with a warning.
   The result is a DataFrame of the columns of the schema if `x`, the input of the user, has named columns; otherwise it
   is an array of raw rows. Words that do not occur in the training rows are observed values, so they are kept. Booleans
   are spelt as in `x`, for example "yes" and "no".
   """
   from ae_jax.data import frames
 
-  rows = np.where(np.isnan(raw), schema.decode(examples), raw)
+  rows = np.where(np.isnan(raw), _limited(schema.decode(examples), np.isnan(raw), schema), raw)
   if not frames.is_rows(x):
     return rows.astype(np.float32)
   result = frames.to_frame(rows, schema, x)
@@ -103,6 +107,24 @@ def completed(
     if is_kept.any():
       result.loc[is_kept, column.name] = frames.words_at(x, column.name, is_kept)
   return result
+
+
+def _limited(
+  decoded: Float64[np.ndarray, "rows columns"], gaps: Bool[np.ndarray, "rows columns"], schema: Schema
+) -> Float64[np.ndarray, "rows columns"]:
+  """Returns decoded rows with numbers and dates within the training values; warns if this changes values in `gaps`."""
+  limits = [(-np.inf, np.inf) if column.limits is None else column.limits for column in schema.columns]
+  limited = decoded.clip(*np.array(limits).T)
+  rounding = _ROUNDING * (np.abs(limited) + [column.spread for column in schema.columns])
+  counts = ((np.abs(limited - decoded) > rounding) & gaps).sum(0)
+  if counts.any():
+    named = [f"{schema.columns[place].name} ({counts[place]:,})" for place in np.flatnonzero(counts)]
+    warnings.warn(
+      f"impute: {remarks.counted(int(counts.sum()), 'filled value')} beyond the training rows, replaced by the "
+      f"smallest or largest training value: {value_remarks.listed(named)}",
+      stacklevel=4,
+    )
+  return limited
 
 
 def like(x: Any, examples: Shaped[np.ndarray, "rows ..."], schema: Schema | None) -> Any:

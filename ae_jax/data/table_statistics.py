@@ -19,7 +19,7 @@ class Statistics(NamedTuple):
   seen: Float64[np.ndarray, " columns"]  # number of values that are not missing
   means: Float64[np.ndarray, " columns"]
   deviations: Float64[np.ndarray, " columns"]
-  least: Float64[np.ndarray, " columns"]  # the first date of a date column; infinite for other columns
+  limits: Float64[np.ndarray, "2 columns"]  # smallest and largest values; infinite for columns without values
   whole: Bool[np.ndarray, " columns"]  # True for date columns whose dates have no time of day
   tallies: dict[int, Int[np.ndarray, " words"]]  # {position of a categorical or boolean column: counts of its values}
 
@@ -30,7 +30,7 @@ class _Sums(NamedTuple):
   seen: Float64[np.ndarray, " columns"]
   sums: Float64[np.ndarray, " columns"]
   squares: Float64[np.ndarray, " columns"]
-  least: Float64[np.ndarray, " dates"]
+  limits: Float64[np.ndarray, "2 columns"]
   whole: Bool[np.ndarray, " dates"]
   tallies: dict[int, Int[np.ndarray, " words"]]
 
@@ -46,17 +46,17 @@ def of_rows(raw: lazy_arrays.MaybeLazy, kinds: Sequence[str], words: Mapping[int
   shift = np.nan_to_num(raw[:1][0].astype(np.float64))  # avoids cancellation in the variances
   dates = np.array(kinds) == "date"
   seen, sums, squares = np.zeros((3, len(kinds)))
-  least, whole = np.full(len(kinds), np.inf), dates.copy()
+  limits, whole = np.multiply.outer([np.inf, -np.inf], np.ones(len(kinds))), dates.copy()
   tallies = {position: np.zeros(count, np.int64) for position, count in words.items()}
   for found in map_cached(lambda rows: _sums(rows, shift, dates, words), raw):  # in order, so rounding is reproducible
     seen, sums, squares = seen + found.seen, sums + found.sums, squares + found.squares
-    least[dates] = np.fmin(least[dates], found.least)
+    limits = np.stack([np.fmin(limits[0], found.limits[0]), np.fmax(limits[1], found.limits[1])])
     whole[dates] &= found.whole
     for position, tally in found.tallies.items():
       tallies[position] += tally
   count = np.maximum(seen, 1)
   variances = np.maximum(squares / count - np.square(sums / count), 0.0)
-  return Statistics(seen, shift + sums / count, np.sqrt(variances), least, whole, tallies)
+  return Statistics(seen, shift + sums / count, np.sqrt(variances), limits, whole, tallies)
 
 
 def are_finite(raw: lazy_arrays.MaybeLazy) -> bool:
@@ -120,7 +120,7 @@ def _sums(
     seen,
     moved.sum(0),
     np.einsum("ij,ij->j", moved, moved),
-    np.fmin.reduce(days),
+    np.stack([np.fmin.reduce(rows), np.fmax.reduce(rows)]),
     ((days == np.rint(days)) | np.isnan(days)).all(0),
     tallies,
   )

@@ -222,13 +222,12 @@ def _scan(
     unused = {name: "ignore" for name in keys.values() if name not in needed.values()}
     found[split] = table_files.scan(read(), needed, {**kinds, **unused}, place)
   columns, notes = [], []
-  for name, column in found["train"].columns.items():
-    kind, reason = (kinds[name], "") if name in kinds else column.kind(name, where)
+  for name, (kind, reason, _) in table_files.kinds_of(found["train"].columns, kinds, where).items():
     if kind == "ignore":
       notes.append(f"{where}: column {name!r} {reason}: not used; --config.data.columns=\"'{name}=KIND',\" uses it")
       continue
     words = set().union(*(each.columns[name].words for each in found.values() if name in each.columns))
-    truths = list(truth_words.pair(column.words) or ()) if kind == "boolean" else []
+    truths = list(truth_words.pair(found["train"].columns[name].words) or ()) if kind == "boolean" else []
     columns.append((name, kind, sorted(words) if kind == "categorical" else truths))
   answers = {f"{split}_{key}": values for split, each in found.items() for key, values in each.answers.items()}
   names, of_files = ({split: getattr(each, field) for split, each in found.items()} for field in ("names", "rows"))

@@ -167,12 +167,21 @@ def measure(
     found = scores.of_kind(run, inputs, kind, lambda: run.reference)
     measured = {**known, "score": found}
     measured |= {} if threshold is None else {"flag": thresholds.flag(found, threshold.value)}
+    if run.schema is not None and run.schema.named:
+      measured["largest_error_column"] = _largest_error(run, inputs)
     measured |= {_LATENTS: run.apply("encode", inputs.x, inputs.columns)}
     for name, values in measured.items():
       collected.setdefault(name, []).append(values)
   joined = {name: np.concatenate(values) for name, values in collected.items()}
   latents = joined.pop(_LATENTS)
   return Rows(joined, latents)
+
+
+def _largest_error(run: Any, inputs: scores.Inputs) -> Column:
+  """Returns the column of the table with the largest squared error in each row, in the units of the model; "" for 0."""
+  squares = run.schema.by_column(scores.squares(run, inputs).astype(np.float64))
+  names = np.array([column.name for column in run.schema.columns])
+  return np.where(squares.max(1) > 0, names[squares.argmax(1)], "")
 
 
 def choose(run: Any, score: str, has_target: bool = False) -> Choice:

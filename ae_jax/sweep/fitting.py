@@ -12,7 +12,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from ae_jax import api, errors, fitting, overrides
-from ae_jax.runs import progress
+from ae_jax.runs import progress, temporary_folder
 from ae_jax.sweep import grid as grids
 from ae_jax.sweep import summary
 from ae_jax.trained_run import Run
@@ -131,7 +131,7 @@ def fit_sweep(
   changes = overrides.dotted(changes)
   overrides.check_once(axes, changes | ({} if epochs is None else {"epochs": epochs}))
   changes = overrides.with_keys({"epochs": epochs} | first, changes)
-  with progress.quiet(not verbose), fitting.run_folder_of(workdir) as (folder, keep):
+  with progress.quiet(not verbose), temporary_folder.run_folder_of(workdir) as (folder, keep):
     config, dataset = fitting.problem(x, labels, model=model, validation=validation, test=test, changes=changes)
     if isinstance(seeds, int):
       numbers = list(range(config.seed, config.seed + seeds))

@@ -5,6 +5,7 @@ import sys
 
 import jax
 import numpy as np
+import pandas as pd
 import pytest
 from conftest import config_of, run_command
 from PIL import Image
@@ -128,7 +129,7 @@ def test_flags_that_jax_reads_when_it_starts_have_an_effect(tmp_path, name):
 
 def test_the_choice_does_not_depend_on_the_budget_of_the_devices(tmp_path):
   np.save(tmp_path / "x.npy", np.random.default_rng(0).random((50, 12)))
-  config, command = fitting.automatic_config(str(tmp_path / "x.npy"), lambda config: {})
+  config, (command,) = fitting.automatic_config(str(tmp_path / "x.npy"), lambda config: {})
   assert config.data.budget_gib == 0
   assert "budget" not in command
 
@@ -138,18 +139,40 @@ def test_data_that_do_not_exist_are_refused():
     fitting.automatic_config("no/such/folder.npz", lambda config: {})
 
 
-def test_flags_of_the_data_count_for_the_choice(tmp_path):
-  """Without config.data.missing, the table is refused; the message names this flag, which then must help."""
+def test_missing_values_are_masked_unless_the_user_chooses(tmp_path):
   table = tmp_path / "table.csv"
   table.write_text("a,b,c,kind\n" + "".join(f"{n},{n * n if n % 7 else ''},{-n},x\n" for n in range(60)))
   command = ("describe", f"--config=auto:{table}", "--config.data.label", "kind", "--config.epochs=7")
-  status, _, complaints = run_command(*command)
-  assert status == 1
-  assert "set config.data.missing=mean or config.data.missing=mask" in complaints
-  status, output, complaints = run_command(*command, "--config.data.missing=mask")
+  status, output, complaints = run_command(*command)
   assert status == 0, complaints
-  (line,) = [line for line in output.splitlines() if line.startswith("auto: ")]
+  line, note = [line for line in output.splitlines() if line.startswith("auto: ")]
   assert {"--config.data.missing=mask", "--config.data.label=kind", "--config.epochs=7"} <= {*shlex.split(line)}
+  assert note == "auto: 9 missing values: --config.data.missing=mask"
+  config, lines = fitting.automatic_config(str(table), lambda config: {"data.missing": "mean", "data.label": "kind"})
+  assert (config.data.missing, len(lines)) == ("mean", 1)
+  with pytest.raises(errors.UserError, match=r"set config\.data\.missing=mean or"):
+    fitting.problem(str(table), "kind", model="dense", validation=None, test=None, changes={})
+
+
+@pytest.mark.parametrize("ignored", [False, True])
+def test_missing_values_of_arrays_and_frames_are_masked(ignored):
+  x = np.random.default_rng(0).normal(size=(50, 4))
+  x[3, 1] = np.nan
+  frame = pd.DataFrame(x, columns=list("abcd"))
+  changes = {"data.columns": ("b=ignore",)} if ignored else {}
+  for given in [frame] if ignored else [frame, x]:
+    config, dataset = problem(given, **changes)
+    assert config.data.missing == ("error" if ignored else "mask")
+    assert ("1 missing value: --config.data.missing=mask" in dataset.remarks) != ignored
+
+
+def test_a_likely_column_of_labels_is_named(tmp_path):
+  rows = "".join(f"{'MB'[n % 2]},{n / 7},{n * n}\n" for n in range(40))
+  (tmp_path / "x.csv").write_text(f"diagnosis,b,c\n{rows}")
+  _, (_, line) = fitting.automatic_config(str(tmp_path / "x.csv"), lambda config: {})
+  assert line.startswith("labels: the column 'diagnosis' has 2 words")
+  assert "--config.data.label=diagnosis" in line
+  assert len(fitting.automatic_config(str(tmp_path / "x.csv"), lambda config: {"data.label": "diagnosis"})[1]) == 1
 
 
 @pytest.mark.parametrize(
@@ -169,7 +192,7 @@ def test_flags_have_the_types_of_the_config(arguments, expected, monkeypatch):
 
 def test_data_that_only_a_flag_makes_readable_are_detected(tmp_path):
   np.savez(tmp_path / "x.npz", foo=np.random.default_rng(0).normal(size=(50, 12)), bar=np.zeros(3))
-  config, command = fitting.automatic_config(str(tmp_path / "x.npz"), lambda config: {"data.x": "foo"})
+  config, (command,) = fitting.automatic_config(str(tmp_path / "x.npz"), lambda config: {"data.x": "foo"})
   assert (config.data.x, config.data.scale, config.objective.likelihood) == ("foo", "standard", "gaussian")
   assert "--config.data.x=foo" in command
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 
 import numpy as np
 import pandas as pd
@@ -279,6 +280,31 @@ def test_imputed_dates_and_integers_are_as_precise_as_the_training_rows(tmp_path
   assert (observed["age"], str(observed["since"])) == (30.25, "2024-01-05 07:12:00")
 
 
+def test_imputed_numbers_and_dates_stay_within_the_training_rows_with_a_warning(tmp_path):
+  fitted = data.load("csv", written(tmp_path), "real", missing="mask").schema
+  rows = FRAME[:3].assign(age=[-70, None, None], since=[None, "2031-01-01", None], height=[None, 170.0, 171.0])
+  raw, examples, _ = table_rows.with_gaps(rows, None, fitted)
+  examples[0] += 5000.0  # beyond all training values; the observed age and city are kept
+  examples[2, 0] = -3.0
+  with pytest.warns(UserWarning, match=r"^impute: 3 filled values beyond .*: age \(1\), height \(1\), since \(1\)$"):
+    filled = table_rows.completed(rows, raw, examples, fitted)
+  assert filled["age"].tolist()[::2] == [-70, FRAME["age"].min()]
+  assert filled["height"].tolist() == [FRAME["height"].max(), 170.0, 171.0]
+  assert filled["since"].astype(str).tolist()[:2] == [FRAME["since"].max(), "2031-01-01"]
+  decoded = table_rows.to_frame(examples, fitted)  # reconstructions are not limited
+  assert decoded["height"][0] > 5000
+  assert decoded["age"][2] == -3
+
+
+def test_runs_of_earlier_versions_have_no_limits_of_imputed_values(tmp_path):
+  stored = json.loads(json.dumps(data.load("csv", written(tmp_path), "real", missing="mask").schema.as_json()))
+  for column in stored["columns"]:
+    del column["limits"]
+  rows = FRAME[:1].assign(age=[None])
+  raw, examples, _ = table_rows.with_gaps(rows, None, schema.from_json(stored))
+  assert table_rows.completed(rows, raw, examples + 500.0, schema.from_json(stored))["age"][0] > 500
+
+
 def filled(rows, fitted):
   raw, examples, _ = table_rows.with_gaps(rows, None, fitted)
   return table_rows.completed(rows, raw, examples, fitted)
@@ -354,6 +380,22 @@ def test_missing_and_unknown_columns_of_new_rows_are_named(tmp_path):
 def test_mistakes_are_named(tmp_path, change, options, message):
   with pytest.raises(errors.UserError, match=message):
     data.load("csv", written(tmp_path, FRAME.assign(**change)), "real", **options)
+
+
+def test_all_columns_that_mix_kinds_are_named_with_one_flag(tmp_path):
+  lead = [*(f"{number / 8:.3f}" for number in range(COUNT - 3)), "<0.3", "n/d", "<0.5"]
+  mixed = {f"lead{number}": lead for number in range(9)} | {"day": [*FRAME["since"][1:], "soon"]}
+  path = written(tmp_path, FRAME.assign(**mixed))
+  with pytest.raises(errors.UserError, match="10 columns mix kinds: ") as caught:
+    data.load("csv", path, "real")
+  assert "column 'lead0' holds numbers, but also strings such as '<0.3' and '<0.5'; column" in str(caught.value)
+  assert "column 'lead7'" in str(caught.value)
+  assert "column 'lead8'" not in str(caught.value)
+  assert "; and 2 more; correct the values, or set --config.data.columns=" in str(caught.value)
+  (flag,) = shlex.split(str(caught.value).rpartition(" set ")[2])
+  columns = tuple(each.strip("'") for each in flag.partition("=")[2].rstrip(",").split(","))
+  assert columns == (*(f"lead{number}=categorical" for number in range(9)), "day=ignore")
+  assert len(data.load("csv", path, "real", columns=columns).schema.columns) == 9 + len(FRAME.columns) - 1
 
 
 def test_given_kinds_win_over_found_ones(tmp_path):
