@@ -143,6 +143,7 @@ def _problem(
   dataset = data.load(**section, given=source.given)
   if model == AUTOMATIC:
     chosen |= automatic.choose(dataset.train, **_set_sizes(config, changes))
+    chosen |= automatic.analyses(dataset.anomalous, config.evaluators)
   elif not isinstance(model, ConfigDict) and _without({"model.latent": None}, set_by_user):
     narrower = objectives.narrower_latent(config.objective.name, config.model.latent, dataset.shape)
     chosen |= {"model.latent": narrower} if narrower else {}

@@ -1,10 +1,11 @@
 """Chooses values for keys of the config `dense` for data of any kind. experiments/defaults measured the choices."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float64
+from jaxtyping import Bool, Float64
 
 from ae_jax import errors
 from ae_jax.data import lazy_arrays
@@ -85,6 +86,17 @@ def changes(
     "eval_every_epochs": every,
     "checkpoint_every_epochs": 5 * every,
   }
+
+
+def analyses(anomalous: Bool[np.ndarray, " test"] | None, evaluators: Sequence[str]) -> dict[str, Any]:
+  """Returns {config key: value} that adds the evaluator of anomalies if the test set has them, as well as normal ones.
+
+  Args:
+    anomalous: Mask of the test examples that are anomalies; None without `config.data.one_class`.
+    evaluators: Names of the evaluators of the config.
+  """
+  is_mixed = anomalous is not None and anomalous.any() and not anomalous.all()
+  return {"evaluators": (*evaluators, "anomaly")} if is_mixed else {}
 
 
 def nonlinear_gain(train: lazy_arrays.MaybeLazy, latent: int) -> float:

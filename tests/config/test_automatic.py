@@ -175,6 +175,16 @@ def test_a_likely_column_of_labels_is_named(tmp_path):
   assert len(fitting.automatic_config(str(tmp_path / "x.csv"), lambda config: {"data.label": "diagnosis"})[1]) == 1
 
 
+def test_anomalies_in_the_test_set_are_evaluated():
+  x, labels = np.random.default_rng(0).normal(size=(60, 4)), np.arange(60) % 3
+  arguments = {"model": "auto", "validation": None, "test": None}
+  config, _ = fitting.problem(x, labels, **arguments, changes={"data.one_class": 1})
+  assert config.evaluators[-1] == "anomaly"
+  changes = {"data.one_class": 1, "evaluators": ("latent",)}
+  assert fitting.problem(x, labels, **arguments, changes=changes)[0].evaluators == ("latent",)
+  assert "anomaly" not in fitting.problem(x, labels, **arguments, changes={})[0].evaluators
+
+
 @pytest.mark.parametrize(
   ("arguments", "expected"),
   [
