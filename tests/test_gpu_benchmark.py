@@ -1,4 +1,4 @@
-"""The benchmark for a GPU with tiny sizes on a CPU, and the larger images in experiments/throughput."""
+"""The benchmark for a GPU with tiny sizes on a CPU, and the larger images and profiles in experiments/throughput."""
 
 import contextlib
 import json
@@ -6,6 +6,7 @@ import sys
 import time
 
 import jax
+import jax.numpy as jnp
 import pytest
 from conftest import ROOT
 
@@ -108,6 +109,22 @@ def test_run_that_ends_before_it_is_killed_is_refused(gpu, monkeypatch):
   monkeypatch.setattr(gpu.resume.crashes, "wait_for", lambda condition: time.sleep(2))
   with pytest.raises(gpu.plan.UserError, match="ended before it was killed"):
     gpu.resume.measure("dense", "digits", 1, (), {})
+
+
+def test_profiles_count_each_kind_of_operation(gpu):
+  from experiments.throughput import profiles
+
+  @jax.jit
+  def update(weights, x):
+    gradient = jax.grad(lambda weights: jnp.tanh(x @ weights).sum())(weights)
+    return weights - jnp.sqrt(jnp.abs(gradient)).T
+
+  weights, x = jnp.ones((64, 64)), jnp.ones((128, 64))
+  kinds = profiles.kinds_of_operations(update.lower(weights, x).compile().as_text())
+  assert {"products", "elementwise", "optimizer"} <= set(kinds.values())
+  spent = profiles.milliseconds(lambda: jax.block_until_ready(update(weights, x)), kinds)
+  assert spent["products"] > 0
+  assert spent["small products and softmax"] == 0
 
 
 def test_budget_names_measurements_that_fail_or_do_not_fit(gpu, monkeypatch):

@@ -57,7 +57,7 @@ def profile(name, batch_size, rounds):
     start = time.perf_counter()
     contestant.train(rows)
     record["step"].append(1e3 * (time.perf_counter() - start) / _STEPS)
-    spent = _milliseconds(functools.partial(contestant.train, rows), kinds)
+    spent = milliseconds(functools.partial(contestant.train, rows), kinds)
     for kind in KINDS:
       record["kinds"][kind].append(spent[kind] / _STEPS)
   print(markdown([record]).splitlines()[-1], flush=True)
@@ -94,7 +94,7 @@ def _kind(opcodes, line):
   return "elementwise" if "jvp(" in line else "optimizer"  # the gradient's operations have `jvp` in their names
 
 
-def _milliseconds(call, kinds):
+def milliseconds(call, kinds):
   """Returns {kind: milliseconds} of a call."""
   with tempfile.TemporaryDirectory() as folder:
     with jax.profiler.trace(folder):
