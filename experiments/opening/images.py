@@ -8,6 +8,7 @@ from PIL import Image
 
 from ae_jax import data
 
+RESULT = "images"  # key of results.json
 COUNT = 10_000
 SIDE = 64
 

@@ -73,7 +73,7 @@ def main(arguments):
   file = HERE / "results.json"
   results = json.loads(file.read_text(encoding="utf-8"))
   for name in [argument for argument in arguments if argument not in flags] or TASKS:
-    results[name] = result_of(name, **options)
+    results[TASKS[name].RESULT] = result_of(name, **options)
     file.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
 
 

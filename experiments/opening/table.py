@@ -5,6 +5,8 @@ import pandas as pd
 
 from ae_jax import data
 
+# Key of results.json. pandas 3.1 reads with several threads, and pandas 2 with one.
+RESULT = f"table, pandas {pd.__version__}"
 COUNT = 1_000_000
 COLUMNS = 30
 _ROWS = 10_000  # number of rows that are written at a time
