@@ -25,13 +25,19 @@ class TimeAxis(NamedTuple):
   is_date: bool  # whether its values are days since 1970-01-01; otherwise, they are numbers
   # Longest step inside a window (config.data.max_gap) in the unit of the times; 0: any. Earlier runs do not store it.
   longest: float = 0.0
+  is_utc: bool = False  # whether the dates had time zones, so they were converted to UTC
+
+  @property
+  def label(self) -> str:
+    """The name, with "UTC" if the times are in UTC."""
+    return f"{self.name} (UTC)" if self.is_utc else self.name
 
   def text(self, value: float) -> str:
     """Returns a time as text, such as "2024-05-31 12:00" or "seconds=12.5"."""
     if not self.is_date:
       return f"{self.name}={value:.12g}"
     text = str(np.datetime64(round(value * 86_400_000), "ms")).replace("T", " ").removesuffix(".000")
-    return text.removesuffix(":00")  # whole minutes
+    return text.removesuffix(":00") + (" UTC" if self.is_utc else "")  # whole minutes have no seconds
 
   def length(self, value: float) -> str:
     """Returns a difference of two times as text, such as "15 min"."""

@@ -211,7 +211,8 @@ def _read_times(
     parts = lazy_arrays.parts(arrays[split])
     arrays[f"{split}_times"] = np.concatenate([part[:, position] for part in parts])
   usual = record_times.usual_step(arrays["train_times"], steps["train"])
-  return record_times.TimeAxis(table.names[position], table.kinds[position] == "date", max_gap * usual)
+  name, is_date = table.names[position], table.kinds[position] == "date"
+  return record_times.TimeAxis(name, is_date, max_gap * usual, name in table.zoned)
 
 
 def _check_values(arrays: dict[str, Any], split: str, columns: RecordColumns, missing: str, where: str) -> list[str]:

@@ -60,7 +60,7 @@ def analyze(
     part: {name: _thinned(curve, longest * steps) for name, curve in found[part].items()}
     for part, steps in (("steps", 1), ("windows", stride))
   }
-  labels = {} if axis is None else {"time": axis.name, "is_date": axis.is_date}
+  labels = {} if axis is None else {"time": axis.label, "is_date": axis.is_date}
   yield "scores_over_time", figures.Timelines(title, **thinned, marked=found["marked"], threshold=value, **labels)
 
 

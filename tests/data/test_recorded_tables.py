@@ -124,6 +124,18 @@ def test_increasing_numbers_are_times(tmp_path):
   assert found.test_captions(np.array([0])) == ("from step 160",)
 
 
+@pytest.mark.parametrize("kinds", [(), ("time=date",)])
+def test_times_with_a_time_zone_are_named_utc(tmp_path, kinds):
+  frame = FRAME.assign(time=TIMES.tz_localize("Etc/GMT-2").map(pd.Timestamp.isoformat)).drop(columns="state")
+  for placement in ("memory", "stream"):
+    found = load(tmp_path, frame, columns=kinds, placement=placement, budget_gib=1e-6 * (placement == "stream"))
+    assert found.test_captions(np.array([0])) == ("from 2026-03-02 14:00 UTC",)
+    assert found.time_axis.label == "time (UTC)"
+    assert any("from 2026-02-28 22:00 UTC to 2026-03-02 23:45 UTC" in note for note in found.remarks)
+  found = load(tmp_path, FRAME, label="state", columns=kinds)
+  assert (found.time_axis.label, found.time_axis.is_utc) == ("time", False)
+
+
 def test_each_file_is_a_recording(tmp_path):
   for number in range(2):  # the files overlap in time
     FRAME.drop(columns="state").iloc[number * 60 : number * 60 + 105].to_csv(tmp_path / f"b{number}.csv", index=False)
