@@ -11,6 +11,7 @@ from ae_jax.data import remarks
 
 _UNITS = {"days": 1.0, "h": 24.0, "min": 1440.0, "s": 86_400.0, "ms": 86_400_000.0}  # unit of time -> units per day
 _MANY = 1.5  # a step is longer than usual if it exceeds the usual step by this factor
+_NEAR, _MOST = 0.1, 0.9  # a step is regular if it differs by at most a tenth; least share of regular steps
 _ROUNDING = 1e-3  # dates in days have a rounding error of a microsecond
 _SPANNED = "windows span them"
 _FIX = "; to begin a new recording after each: --config.data.max_gap=1.5"
@@ -90,6 +91,13 @@ def usual_step(times: Times, lengths: Sequence[int]) -> float:
   every = np.concatenate(_changes(times, lengths))
   rising = every[every > 0]
   return float(np.median(rising)) if len(rising) else 0.0
+
+
+def are_regular(times: Float64[np.ndarray, "windows window"]) -> bool:
+  """Returns whether most steps of windows have nearly the same length in time."""
+  steps = np.diff(times)
+  usual = float(np.median(steps))
+  return usual > 0 and bool((np.abs(steps - usual) <= _NEAR * usual).mean() >= _MOST)
 
 
 def pieces(times: Times | None, lengths: Sequence[int], longest: float) -> list[tuple[int, ...]]:

@@ -31,3 +31,11 @@ def test_dates_that_are_a_multiple_of_the_usual_step_apart_are_not_longer():
   days = 20_000 + np.array([0, 1, 2, 4, 5, 9, 10]) / 86_400
   longest = 2 * record_times.usual_step(days, (7,))
   assert record_times.pieces(days, (7,), longest) == [(5, 2)]
+
+
+def test_times_are_regular_if_most_steps_are_nearly_equal():
+  times = np.arange(40.0).reshape(4, 10) + np.random.default_rng(0).uniform(-0.04, 0.04, (4, 10))
+  times[2, 5:] += 7
+  assert record_times.are_regular(times)
+  assert not record_times.are_regular(np.cumsum(np.random.default_rng(0).uniform(0, 2, (4, 10)), 1))
+  assert not record_times.are_regular(np.zeros((4, 10)))

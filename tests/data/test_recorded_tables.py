@@ -278,3 +278,17 @@ def test_windows_that_cannot_be_cut_do_not_end_the_description(tmp_path):
   assert "to train: ae_jax train --config=table:csv" in printed
   assert "as a recording, windows of 50 steps cannot be cut: " in printed
   assert "earlier time" in printed
+
+
+def test_the_command_for_windows_is_first_if_the_times_are_regular(tmp_path):
+  frame = pd.concat([FRAME] * 3, ignore_index=True)
+  frame["time"] = pd.date_range("2026", periods=len(frame), freq="min")
+  frame.assign(heat=np.sin(frame.index / 30), speed=np.cos(frame.index / 30)).to_csv(tmp_path / "a.csv", index=False)
+  status, printed, _ = run_command("inspect_data", tmp_path / "a.csv")
+  assert status == 0
+  of_windows, of_rows = printed.splitlines()[-2:]
+  assert of_windows.startswith("to train, as a recording, in windows: ae_jax train --config=dense:csv")
+  assert "--config.data.window=50 --config.data.stride=12" in of_windows
+  assert "--config.data.one_class=normal" in of_windows
+  assert "--config.evaluators='reconstruction','anomaly'," in of_windows
+  assert of_rows.startswith("if each row is an example: ae_jax train --config=table:csv")
