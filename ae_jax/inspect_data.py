@@ -11,6 +11,8 @@ loaded with the options in the printed command. --out writes a picture of random
 written. If the data cannot be used, the message contains the reason, and the exit status is 1.
 """
 
+from typing import Any
+
 from absl import flags
 
 from ae_jax import cli, errors
@@ -56,13 +58,26 @@ def main(arguments: list[str]) -> None:
     if is_folder_of_records:
       print(f"to train: {inspection.record_command(name, given, result.recorded)}")
       return
-    print(f"to train: {inspection.command(name, given, result)}")
-    if result.recorded is not None:
-      try:
-        data.load(name, given, **result.recorded)
-        print(f"as a recording, in windows: {inspection.record_command(name, given, result.recorded)}")
-      except errors.UserError as error:
-        print(f"as a recording, windows of {result.recorded['window']} steps cannot be cut: {error}")
+    print("\n".join(_commands(name, given, result)))
+
+
+def _commands(name: str, path: str, result: Any) -> list[str]:
+  """Returns lines with the commands that train on rows and on windows of them; windows are first for regular times."""
+  from ae_jax import data
+  from ae_jax.data import inspection, record_times
+
+  of_rows = inspection.command(name, path, result)
+  if result.recorded is None:
+    return [f"to train: {of_rows}"]
+  try:
+    dataset = data.load(name, path, **result.recorded)
+  except errors.UserError as error:
+    fault = f"as a recording, windows of {result.recorded['window']} steps cannot be cut: {error}"
+    return [f"to train: {of_rows}", fault]
+  of_windows = inspection.record_command(name, path, result.recorded)
+  if dataset.test_times is not None and record_times.are_regular(dataset.test_times):
+    return [f"to train, as a recording, in windows: {of_windows}", f"if each row is an example: {of_rows}"]
+  return [f"to train: {of_rows}", f"as a recording, in windows: {of_windows}"]
 
 
 def run() -> None:

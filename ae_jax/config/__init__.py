@@ -146,6 +146,7 @@ _ADDED = {
   "data.kind": "auto",
   "data.window": 0,
   "data.stride": 0,
+  "data.max_gap": 0.0,
   "data.scale": "none",
   "data.size": [],
   "data.fit": "stretch",

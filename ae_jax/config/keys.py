@@ -63,6 +63,9 @@ def _add_data(config: ConfigDict, data: str) -> None:
   # each row is an example.
   config.data.window = 0
   config.data.stride = 0  # time steps from the start of a window to the start of the next; 0: the length of a window
+  # Longest step in time inside a window, as a multiple of the usual (median) step of a table with a column of times.
+  # After a longer step a new recording begins, and no window spans it. 0.0: windows span longer steps.
+  config.data.max_gap = 0.0
   # Scaling of the examples: none, standard (each column or channel gets mean 0 and standard deviation 1 over the
   # training examples) or quantile (each gets a normal distribution); both need data.range=real. It is stored with the
   # run and applied to new data. Categories, booleans and indicators of tables are not scaled.

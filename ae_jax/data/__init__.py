@@ -60,6 +60,7 @@ def load(
   kind: str = "auto",
   window: int = 0,
   stride: int = 0,
+  max_gap: float = 0.0,
   scale: str = "none",
   split: str = "auto",
   group: str = "",
@@ -90,6 +91,7 @@ def load(
     kind: Kind of the examples of npz and npy files; see `kinds.with_channels`.
     window: Length of the windows that are cut from a long recording; 0 for none. See `windows.cut`.
     stride: Distance between the starts of windows, in steps.
+    max_gap: Longest step in time inside a window, as a multiple of the usual step; 0 for any.
     split: How test and validation examples are drawn from the training examples; see `draws.divide`.
     group: Name of the array with the group of each training example; all examples of a group stay in one split.
     test: Fraction of the examples that is drawn for the test set, if the data have none.
@@ -105,7 +107,8 @@ def load(
     UserError: The data are missing, damaged, or outside the range.
   """
   del augment
-  _check_keys(name, range, kind=kind, window=window, stride=stride, scale=scale, missing=missing, patch=patch)
+  _check_keys(range, kind=kind, scale=scale, missing=missing, patch=patch)
+  windows.check(name, kind, window, stride, max_gap)
   chosen = draws.options(split, group, test, validation, window)
   column_kinds = schema_fit.parse_kinds(columns)
   path = str(paths.local_path("config.data.path", path)) if path else ""
@@ -116,11 +119,12 @@ def load(
   arrays = sources.read(name, path, options, kind=kind, window=window, streams=streams, given=given, is_complete=True)
   draws.check_needed(chosen, arrays, where)
   remarks = arrays.pop("remarks", None) or []
-  record_columns = None
+  record_columns, longest = None, 0.0
   if window and name in schema_fit.NAMED:
-    record_columns, notes = recorded_tables.of_table(arrays, column_kinds, missing, where)
+    record_columns, notes = recorded_tables.of_table(arrays, column_kinds, missing, max_gap, where)
+    longest = record_columns.time.longest if record_columns.time else 0.0
     remarks, column_kinds, missing = [*remarks, *notes], {}, "error"
-  chosen, of_record, notes = _as_examples(arrays, name, kind, (window, stride), chosen, one_class, where)
+  chosen, of_record, notes = _as_examples(arrays, name, kind, (window, stride, longest), chosen, one_class, where)
   table = schema_fit.table_of(arrays, name, column_kinds, missing)
   notes = [*notes, *consecutive.remarks(arrays["train"], table, name, where, kind)]
   known = {key: arrays.pop(key, None) for key in ("factor_values", "class_names", "held_out")}
@@ -159,13 +163,10 @@ def load(
   )
 
 
-def _check_keys(
-  name: str, value_range: str, *, kind: str, window: int, stride: int, scale: str, missing: str, patch: tuple
-) -> None:
+def _check_keys(value_range: str, *, kind: str, scale: str, missing: str, patch: tuple) -> None:
   """Raises UserError if a key of `config.data` is invalid; see `load` for the arguments."""
   errors.choose(ranges.INTERVALS, value_range, "data.range")
   kinds.check(kind)
-  windows.check(name, kind, window, stride)
   standardisation.check(scale, value_range)
   errors.choose(dict.fromkeys(schemas.MISSING), missing, "data.missing")
   patches.check(patch)
@@ -175,7 +176,7 @@ def _as_examples(
   arrays: dict[str, Any],
   name: str,
   kind: str,
-  cut: tuple[int, int],
+  cut: tuple[int, int, float],
   chosen: draws.Options,
   normal: int | str | None,
   where: str,
@@ -186,7 +187,7 @@ def _as_examples(
     arrays: Arrays of a source.
     name: Name of the source.
     kind: `config.data.kind`.
-    cut: `config.data.window` and `config.data.stride`.
+    cut: `config.data.window`, `config.data.stride`, and the longest step inside a window (`TimeAxis.longest`).
     chosen: Options of the split into training, validation and test set.
     normal: `config.data.one_class`.
     where: Prefix of messages.
@@ -195,7 +196,7 @@ def _as_examples(
     The split options that remain to be applied, the split by time that was applied to a recording (None if there was
     none), and notes.
   """
-  window, stride = cut
+  window, stride, longest = cut
   if not window:
     for key in ("record_steps", "record_names"):
       arrays.pop(key, None)  # these describe recordings
@@ -204,5 +205,5 @@ def _as_examples(
   given, shares = splits.present(arrays), {"test": chosen.test, "validation": chosen.validation}
   if "train_labels" in arrays or "test_labels" in arrays:
     normal = one_classes.label_of(normal, arrays, arrays.get("class_names"), where)
-  notes = windows.cut(arrays, window, stride, where, **shares, normal=normal)
+  notes = windows.cut(arrays, window, stride, where, **shares, normal=normal, longest=longest)
   return draws.Options(), draws.of_record(shares, given, arrays), notes

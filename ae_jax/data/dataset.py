@@ -12,7 +12,8 @@ from ae_jax.data import labels, lazy_arrays, ranges, windows
 from ae_jax.data.draws import Split
 from ae_jax.data.loss_columns import NAMES
 from ae_jax.data.one_class import of_test_only, usual
-from ae_jax.data.recorded_tables import RecordColumns, TimeAxis
+from ae_jax.data.record_times import TimeAxis
+from ae_jax.data.recorded_tables import RecordColumns
 from ae_jax.data.scaling import Scaling
 from ae_jax.data.schema import Schema
 from ae_jax.data.splits import SPLITS

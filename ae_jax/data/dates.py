@@ -15,6 +15,7 @@ _DOTTED = re.compile(r"\s*(?P<day>\d{1,2})\.(?P<month>\d{1,2})\.(?P<year>\d{4})(
 _DAY_FIRST = re.compile(r"\s*(?P<day>\d{1,2})[-/](?P<month>\d{1,2})[-/](?P<year>\d{4})(?=\D|$)")
 _MONTH_FIRST = re.compile(r"\s*(?P<month>\d{1,2})[-/](?P<day>\d{1,2})[-/](?P<year>\d{4})(?=\D|$)")
 _ONLY_TIME = re.compile(r"\s*\d{1,2}:\d{2}")  # pandas would add the date of today
+_ZONE = re.compile(r":\d{2}(\.\d+)?\s*(Z|UTC|GMT|[+-]\d{2}(:?\d{2})?)\s*$")
 _UNITS = {
   "s": 1e8,
   "ms": 1e11,
@@ -64,6 +65,14 @@ def _as_iso(text: str, forms: Sequence[re.Pattern[str]]) -> str:
     if found := form.match(text):
       return f"{found['year']}-{found['month']:0>2}-{found['day']:0>2}{text[found.end() :]}".strip()
   return text
+
+
+def have_zone(values: pd.Series) -> bool:
+  """Returns whether the first date of a column has a time zone or an offset from UTC, such as 12:00+02:00."""
+  if pd.api.types.is_datetime64_any_dtype(values.dtype):
+    return values.dt.tz is not None
+  known = values.dropna()
+  return bool(len(known)) and bool(_ZONE.search(str(known.iloc[0])))
 
 
 def of_numbers(values: pd.Series) -> pd.Series:

@@ -30,7 +30,8 @@ _MOST_CLASSES = 10  # maximum number of classes in a line
 _MOST_EXAMPLES = 5  # maximum number of examples in a line
 _CHANNELS = 8  # float arrays [N, T, C] with fewer than this number of channels are treated as series
 RECORD_STEPS = 10 * consecutive.WINDOW  # tables with fewer rows are hardly recordings
-RECORD_OPTIONS = {"window": consecutive.WINDOW, "range": "real", "scale": "standard"}  # keys of config.data
+# Keys of config.data. Windows overlap by three quarters, so that a recording has enough of them for training.
+RECORD_OPTIONS = {"window": consecutive.WINDOW, "stride": consecutive.WINDOW // 4, "range": "real", "scale": "standard"}
 _FAMILIES = {"table": "dense", "series": "sequence", "images": "cnn", "volumes": "dense"}  # kind -> shipped config
 _TABLES = (*schema_fit.NAMED, *tables.BUNDLED)  # sources whose columns have names; `configs/table.py` trains on them
 _SET = ("range", "scale")  # keys of config.data that `configs/table.py` already sets
@@ -104,7 +105,10 @@ def command(name: str, path: str, result: Inspection) -> str:
 
 def record_command(name: str, path: str, options: Mapping[str, Any]) -> str:
   """Returns the command that trains on windows of recordings; `options` are keys of `config.data`."""
-  return _command("dense", name, path, options, ["--config.objective.likelihood=gaussian"])
+  others = ["--config.objective.likelihood=gaussian"]
+  if "one_class" in options:
+    others.append(remarks.as_flag("evaluators", ("reconstruction", "anomaly")))
+  return _command("dense", name, path, options, others)
 
 
 def _command(family: str, name: str, path: str, options: Mapping[str, Any], others: Sequence[str] = ()) -> str:

@@ -26,19 +26,21 @@ def of_records(
   section: Mapping[str, Any],
   labels: Shaped[np.ndarray, "steps ..."] | None = None,
   normal: str | None = None,
+  pieces: Sequence[int] = (),
 ) -> Cut:
   """Cuts a recording [T] or [T, C] into windows as set in `section`, i.e. `config.data`; see `windows.of_record`.
 
   The name of a window is a slice of time steps, such as "record.npy[50:100]". `labels` are those of the steps, and
-  `normal` is the name or label of the normal class.
+  `normal` is the name or label of the normal class. No window contains steps of two of the `pieces`, which are lengths;
+  () for a single piece.
   """
   window, stride = section["window"], section["stride"] or section["window"]
-  if len(record) < window:
+  starts = windows.starts_of(pieces or (len(record),), window, stride)
+  if not len(starts):
     return Cut([source], [], record)
-  x = windows.of_record(record, window, stride, source)
-  steps = windows.steps_of(len(x), window, stride)
-  of_windows = None if labels is None else new_labels.of_windows(labels, window, stride, normal)
-  return Cut([source], [f"{source}[{first}:{stop}]" for first, stop in steps], x, of_windows)
+  x = windows.of_record(record, window, stride, source, pieces)
+  of_windows = None if labels is None else new_labels.of_windows(labels, window, starts, normal)
+  return Cut([source], [f"{source}[{first}:{first + window}]" for first in starts], x, of_windows)
 
 
 def of_images(

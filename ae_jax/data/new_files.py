@@ -25,6 +25,7 @@ from ae_jax.data import (
   series_folders,
   several_files,
   tables,
+  windows,
 )
 from ae_jax.data.new_parts import Named, NewFiles, Part, Wanted, joined
 from ae_jax.system import paths
@@ -230,16 +231,16 @@ def _of_recorded_table(name: str, path: str, wanted: Wanted, named: Named, where
     if column and column not in frame.columns:
       known = errors.list_known(column, list(map(str, frame.columns)))
       raise errors.UserError(f"--{argument}={column}: {where} has no column of this name; {known}")
-  values, notes = recorded_tables.values_of(frame, wanted.columns, section["missing"], where)
+  record = recorded_tables.read_new(frame, wanted.columns, section["missing"], where)
   is_labelled = label in frame.columns
   labels = table_files.answers(frame[label], f"label column {label!r}", 0, where) if is_labelled else None
-  cut = new_cuts.of_records(values, pathlib.Path(path).name, section, labels, wanted.normal)
+  cut = new_cuts.of_records(record.values, pathlib.Path(path).name, section, labels, wanted.normal, record.pieces)
   if cut.names and named.names:
-    firsts = frame[named.names].astype(str)[:: section["stride"] or section["window"]]
-    cut = cut._replace(names=[*firsts[: len(cut.names)]])
+    starts = windows.starts_of(record.pieces, section["window"], section["stride"] or section["window"])
+    cut = cut._replace(names=[*frame[named.names].astype(str).iloc[starts]])
   time = wanted.columns.time.name if wanted.columns and wanted.columns.time else ""
   unread = {*map(str, frame.columns)} - {*wanted.columns.channels, time, named.names, label}
-  notes += remarks.not_read(where, unread, "these columns are no channels of the run")
+  notes = record.notes + remarks.not_read(where, unread, "these columns are no channels of the run")
   return joined([cut], notes, where, section, "name the column of classes with --label")
 
 

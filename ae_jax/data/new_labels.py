@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Shaped
+from jaxtyping import Bool, Int, Shaped
 
 from ae_jax import errors
 from ae_jax.data import folders, labels, lazy_arrays, one_class, remarks, windows
@@ -37,19 +37,22 @@ def name_of_array(stored: Mapping[str, lazy_arrays.LazyArray], examples: str, se
 
 
 def of_windows(
-  values: Shaped[np.ndarray, "steps ..."], window: int, stride: int, normal: str | None = None
+  values: Shaped[np.ndarray, "steps ..."],
+  window: int,
+  starts: Int[np.ndarray, " windows"],
+  normal: str | None = None,
 ) -> Shaped[np.ndarray, " windows"]:
   """Returns the label of each window of a recording, see `windows.label_of`.
 
   Args:
     values: Labels of the steps, [T] or [T, 1].
     window: Length of a window.
-    stride: Distance between the starts of windows, in steps.
+    starts: First step of each window.
     normal: Name or label of the normal class; None: there is none.
   """
   names, numbers = np.unique(values, return_inverse=True)  # strings have no maximum
   of_normal = np.flatnonzero(names.astype(str) == normal)
-  of_steps = np.lib.stride_tricks.sliding_window_view(numbers.reshape(-1), window)[::stride]
+  of_steps = np.lib.stride_tricks.sliding_window_view(numbers.reshape(-1), window)[starts]
   return names[windows.label_of(of_steps, int(of_normal[0]) if len(of_normal) else None)]
 
 

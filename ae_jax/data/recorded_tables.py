@@ -5,38 +5,16 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float64, Shaped
+from jaxtyping import Bool, Shaped
 
 from ae_jax import errors
-from ae_jax.data import in_memory, lazy_arrays, remarks, schema, schema_fit, splits, table_statistics
+from ae_jax.data import in_memory, lazy_arrays, record_times, remarks, schema, schema_fit, splits, table_statistics
 
 _KINDS = ("numeric", "integer", "boolean")  # kinds of columns that can be channels
-_UNITS = {"days": 1.0, "h": 24.0, "min": 1440.0, "s": 86_400.0, "ms": 86_400_000.0}  # unit of time -> units per day
 # Names of columns of numbers that can be times, such as "time", "timestamp", "Time (s)", "t", "unix_ms" and "seconds".
 _TIME = re.compile(
   r"time|date|stamp|epoch|unix|(^|[^a-z])(t|ts|s|ms|sec|seconds?|minutes?|hours?|days?)($|[^a-z])", re.I
 )
-
-
-class TimeAxis(NamedTuple):
-  """The column with the times of the steps of a recording."""
-
-  name: str
-  is_date: bool  # whether its values are days since 1970-01-01; otherwise, they are numbers
-
-  def text(self, value: float) -> str:
-    """Returns a time as text, such as "2024-05-31 12:00" or "seconds=12.5"."""
-    if not self.is_date:
-      return f"{self.name}={value:.12g}"
-    text = str(np.datetime64(round(value * 86_400_000), "ms")).replace("T", " ").removesuffix(".000")
-    return text.removesuffix(":00")  # whole minutes
-
-  def length(self, value: float) -> str:
-    """Returns a difference of two times as text, such as "15 min"."""
-    if not self.is_date:
-      return f"{value:.6g}"
-    unit = next((unit for unit, per_day in _UNITS.items() if value * per_day >= 0.9999), "ms")
-    return f"{value * _UNITS[unit]:.3g} {unit}"
 
 
 class RecordColumns(NamedTuple):
@@ -44,7 +22,7 @@ class RecordColumns(NamedTuple):
 
   channels: tuple[str, ...]  # names of the channels
   kinds: tuple[str, ...]  # kind of each channel, one of `_KINDS`
-  time: TimeAxis | None  # None if no column contains times
+  time: record_times.TimeAxis | None  # None if no column contains times
 
   def as_json(self) -> dict[str, Any]:
     """Returns a dict that config.json can store; `from_json` inverts it."""
@@ -55,12 +33,12 @@ def from_json(stored: Mapping[str, Any] | None) -> RecordColumns | None:
   """Inverts `RecordColumns.as_json`; None stays None."""
   if stored is None:
     return None
-  time = TimeAxis(**stored["time"]) if stored["time"] else None
+  time = record_times.TimeAxis(**stored["time"]) if stored["time"] else None
   return RecordColumns(tuple(stored["channels"]), tuple(stored["kinds"]), time)
 
 
 def of_table(
-  arrays: dict[str, Any], kinds: Mapping[str, str], missing: str, where: str
+  arrays: dict[str, Any], kinds: Mapping[str, str], missing: str, max_gap: float, where: str
 ) -> tuple[RecordColumns, list[str]]:
   """Converts the raw rows of a table to recordings [steps, channels], in place.
 
@@ -73,14 +51,15 @@ def of_table(
     arrays: Arrays of a source of tables, with the key "table" (see `tables`).
     kinds: {column: kind} that the user has set.
     missing: `config.data.missing`.
+    max_gap: `config.data.max_gap`.
     where: Prefix of messages.
 
   Returns:
     The columns, and notes for the user.
 
   Raises:
-    UserError: A column cannot be a channel, two columns contain dates, a value is missing, or the rows are not in order
-      of time.
+    UserError: A column cannot be a channel, two columns contain dates, a value is missing, the rows are not in order of
+      time, or `max_gap` is set without a column of times.
   """
   table = arrays.pop("table")
   if missing == "mean":
@@ -92,7 +71,7 @@ def of_table(
   steps = {split: (len(arrays[split]),) for split in splits.present(arrays)} | arrays.get("record_steps", {})
   increasing = _increasing(arrays["train"], steps["train"])
   position = _position_of_time(table, increasing, kinds)
-  time = None if position is None else TimeAxis(table.names[position], table.kinds[position] == "date")
+  time = _read_times(arrays, steps, table, position, max_gap, where)
   chosen = [column for column in range(len(table.names)) if column != position]
   names, of_channels = (tuple(each[column] for column in chosen) for each in (table.names, table.kinds))
   columns = RecordColumns(names, of_channels, time)
@@ -109,17 +88,23 @@ def of_table(
     place = f"{where}: {split}" if len(steps) > 1 else where
     raw = arrays[split]
     if time is not None:
-      arrays[f"{split}_times"] = np.concatenate([part[:, position] for part in lazy_arrays.parts(raw)])
-      notes += _on_times(arrays[f"{split}_times"], lengths, time, place)
+      notes += record_times.notes_on(arrays[f"{split}_times"], lengths, time, place)
     arrays[split] = lazy_arrays.map_rows(raw, (len(chosen),), np.float64, lambda rows: rows[:, chosen])
     notes += _check_values(arrays, split, columns, missing, place)
   return columns, notes
 
 
-def values_of(
-  record: Any, columns: RecordColumns | None, missing: str, where: str
-) -> tuple[Shaped[np.ndarray, "steps ..."], list[str]]:
-  """Returns a new recording as an array [T] or [T, C], in which missing values are NaN, and notes for the user.
+class NewRecord(NamedTuple):
+  """A new recording for a trained run."""
+
+  values: Shaped[np.ndarray, "steps ..."]  # [T] or [T, C]; missing values are NaN
+  times: record_times.Times | None  # None: unknown
+  pieces: tuple[int, ...]  # lengths of the pieces that no window spans; see `record_times.pieces`
+  notes: list[str]  # for the user
+
+
+def read_new(record: Any, columns: RecordColumns | None, missing: str, where: str) -> NewRecord:
+  """Converts a new recording to an array.
 
   Args:
     record: An array [T] or [T, C], or a DataFrame or dict of columns.
@@ -136,7 +121,8 @@ def values_of(
   from ae_jax.data import frames  # pandas takes half a second to import
 
   if not frames.is_rows(record):
-    return in_memory.as_array(record, "record"), []
+    values = in_memory.as_array(record, "record")
+    return NewRecord(values, None, values.shape[:1], [])
   if columns is None:
     raise errors.UserError(
       f"{where}: has named columns, but the run was trained on an array, whose channels have no names; pass an array "
@@ -149,12 +135,17 @@ def values_of(
     )
   described = [(name, kind, ()) for name, kind in zip(columns.channels, columns.kinds, strict=True)]
   values, notes, time = frames.raw_rows(frame, described, 0, where, is_new=True), [], columns.time
+  times, lengths = None, (len(values),)
   if time is not None and time.name in frame.columns:
     of_times = [(time.name, "date" if time.is_date else "numeric", ())]
-    times = frames.raw_rows(frame, of_times, 0, where, is_new=True)
-    notes += _on_times(times[:, 0], (len(times),), time, where)
+    times = frames.raw_rows(frame, of_times, 0, where, is_new=True)[:, 0]
+    notes += record_times.notes_on(times, lengths, time, where, is_new=True)
+  elif time is not None and time.longest:
+    notes.append(f"{where}: has no column of times {time.name!r}, so windows can span longer steps; add it")
   schema.check(values, columns.channels, missing, where, "config.data.missing=mask in training")
-  return values, notes + _on_missing(np.isnan(values), where)
+  notes += _on_missing(np.isnan(values), where)
+  (pieces,) = record_times.pieces(times, lengths, 0.0 if time is None else time.longest)
+  return NewRecord(values, times, pieces, notes)
 
 
 def _check_kinds(table: schema_fit.RawTable, where: str) -> None:
@@ -202,33 +193,28 @@ def _position_of_time(
   return free[0] if free else None
 
 
-def _on_times(times: Float64[np.ndarray, " steps"], lengths: Sequence[int], axis: TimeAxis, where: str) -> list[str]:
-  """Returns a note about the times of the steps; raises UserError if a time is missing or before the previous one."""
-  if np.isnan(times).any():
-    row = int(np.argmax(np.isnan(times)))
+def _read_times(
+  arrays: dict[str, Any],
+  steps: Mapping[str, Sequence[int]],
+  table: schema_fit.RawTable,
+  position: int | None,
+  max_gap: float,
+  where: str,
+) -> record_times.TimeAxis | None:
+  """Adds the times of the steps of each split, in place, and returns their column; None without a `position` of it."""
+  if position is None and max_gap:
     raise errors.UserError(
-      f"{where}: the column of times {axis.name!r} has no value in row {row:,} (counted from 0); fill it or remove the "
-      "row"
+      f"config.data.max_gap={max_gap:g}: {where} has no column of times; set config.data.max_gap=0, or name the column "
+      "as a date with --config.data.columns=\"'NAME=date',\""
     )
-  changes = [np.diff(part) for part in np.split(times, np.cumsum(lengths)[:-1])]
-  for number, change in enumerate(changes):
-    if (change < 0).any():
-      row = int(np.sum(lengths[:number])) + int(np.argmax(change < 0)) + 1
-      raise errors.UserError(
-        f"{where}: row {row:,} (counted from 0) has an earlier time in column {axis.name!r} than the row before; sort "
-        "the rows by time (after a change of clocks, write the offset from UTC, as in 2024-10-27T02:30+02:00), or "
-        f"leave the column out with --config.data.columns=\"'{axis.name}=ignore',\""
-      )
-  note = f"{where}: times: column {axis.name!r}, from {axis.text(times.min())} to {axis.text(times.max())}"
-  every = np.concatenate(changes)
-  rising = every[every > 0]
-  if not len(rising):
-    return [f"{note}; all times of a recording are equal"]
-  usual, longest = float(np.median(rising)), float(rising.max())
-  note += f", a step every {axis.length(usual)}"
-  gaps, equal = int((rising > 1.5 * usual).sum()), len(every) - len(rising)
-  note += f"; {remarks.counted(gaps, 'longer step')}, at most {axis.length(longest)}: windows span them" if gaps else ""
-  return [note + (f"; {remarks.counted(equal, 'step')} with the time of the step before" if equal else "")]
+  if position is None:
+    return None
+  for split in steps:
+    parts = lazy_arrays.parts(arrays[split])
+    arrays[f"{split}_times"] = np.concatenate([part[:, position] for part in parts])
+  usual = record_times.usual_step(arrays["train_times"], steps["train"])
+  name, is_date = table.names[position], table.kinds[position] == "date"
+  return record_times.TimeAxis(name, is_date, max_gap * usual, name in table.zoned)
 
 
 def _check_values(arrays: dict[str, Any], split: str, columns: RecordColumns, missing: str, where: str) -> list[str]:

@@ -27,6 +27,7 @@ class RawTable:
   vocabularies: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
   unused: tuple[str, ...] = ()  # columns of the files that are not inputs
   named: bool = True  # False for an array, whose columns have no names
+  zoned: tuple[str, ...] = ()  # columns of dates with time zones
   truths: Mapping[str, tuple[Any, Any]] = dataclasses.field(default_factory=dict)  # {boolean column: `Column.truths`}
 
 

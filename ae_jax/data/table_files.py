@@ -119,6 +119,7 @@ class ColumnScan:
 
   found: set[str] = dataclasses.field(default_factory=set)  # kinds of the parts that were added; "text" for strings
   words: set[str] = dataclasses.field(default_factory=set)  # distinct strings; not extended beyond `_MOST_DISTINCT`
+  has_zone: bool = False  # whether the first value is a date with a time zone; only for dates and texts
   filled: int = 0  # number of values that are not missing
   following: float | None = None  # next value if the column counts the rows (1, 2, ...); NaN if it does not
   count: int = 0
@@ -256,6 +257,8 @@ def scan(parts: Iterable[pd.DataFrame], keys: Mapping[str, str], given: Mapping[
           column.words |= set(frames.words_of(frames.factorized(frame[name])[1]))
         elif name not in given:
           column.add(frame[name])
+        if not rows:
+          column.has_zone = dates.have_zone(frame[name])
     file = frame.attrs.get(several_files.FILE, "")
     rows[file] = rows.get(file, 0) + len(frame)
   return Scan(found, {key: np.concatenate(values) for key, values in collected.items()}, rows, names)

@@ -21,7 +21,7 @@ from ae_jax.system import cache
 _SUFFIXES = {"csv": (".csv", ".csv.gz", ".tsv"), "parquet": (".parquet", ".pq")}
 _EXPANSION = {"csv": 1, "parquet": 2}  # estimated ratio of the size of the raw rows to the size of the file
 _NAMES = {"train": ("train",), "validation": splits.VALIDATION_NAMES, "test": ("test",)}  # split -> names of its file
-_CACHE_VERSION = "4"  # changes whenever the contents of the cache change
+_CACHE_VERSION = "5"  # changes whenever the contents of the cache change
 
 
 def files(
@@ -211,7 +211,7 @@ def _scan(
   Returns:
     {"columns": [(name, kind, words), ...], "unused": columns that are not inputs, "counts": {split: number of rows},
     "files": {split: {file: number of its rows}}, "answers": {"train_label": labels, ...}, "notes": notes}. The words
-    are the categories, or how a boolean column spells false and true.
+    are the categories, how a boolean column spells false and true, or "UTC" for dates with time zones.
   """
   from ae_jax.data import table_files
 
@@ -227,7 +227,8 @@ def _scan(
       notes.append(f"{where}: column {name!r} {reason}: not used; --config.data.columns=\"'{name}=KIND',\" uses it")
       continue
     words = set().union(*(each.columns[name].words for each in found.values() if name in each.columns))
-    truths = list(truth_words.pair(found["train"].columns[name].words) or ()) if kind == "boolean" else []
+    scan = found["train"].columns[name]
+    truths = list(truth_words.pair(scan.words) or ()) if kind == "boolean" else ["UTC"] * scan.has_zone
     columns.append((name, kind, sorted(words) if kind == "categorical" else truths))
   answers = {f"{split}_{key}": values for split, each in found.items() for key, values in each.answers.items()}
   names, of_files = ({split: getattr(each, field) for split, each in found.items()} for field in ("names", "rows"))
@@ -270,6 +271,7 @@ def _with_answers(
     tuple(kind for _, kind, _ in columns),
     vocabularies,
     tuple(description["unused"]),
+    zoned=tuple(name for name, kind, words in columns if kind == "date" and words),
     truths={name: tuple(words) for name, kind, words in columns if kind == "boolean" and words},
   )
   answers = description["answers"]
@@ -295,5 +297,4 @@ def _pack(description: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
 def _unpack(arrays: dict[str, np.ndarray]) -> dict[str, Any]:
   """Inverts `_pack`."""
-  texts = arrays.pop("json").tobytes().decode()
-  return json.loads(texts) | {"answers": arrays}
+  return json.loads(arrays.pop("json").tobytes()) | {"answers": arrays}

@@ -7,13 +7,13 @@ import numpy as np
 from jaxtyping import Float64, Int, Shaped
 
 from ae_jax import errors
-from ae_jax.data import kinds, lazy_arrays, schema_fit, splits
+from ae_jax.data import kinds, lazy_arrays, record_times, remarks, schema_fit, splits
 
 _RECORDS = {"train": "training recording", "validation": "validation recording", "test": "test recording"}
 
 
-def check(name: str, kind: str, window: int, stride: int) -> None:
-  """Raises UserError unless `config.data.window` and `config.data.stride` are valid for the data source `name`.
+def check(name: str, kind: str, window: int, stride: int, max_gap: float = 0.0) -> None:
+  """Raises UserError unless the keys of windows in `config.data` are valid for the data source `name`.
 
   A window of 0 means that the data are not cut. A stride of 0 means the length of the window.
   """
@@ -22,6 +22,10 @@ def check(name: str, kind: str, window: int, stride: int) -> None:
     errors.check(valid, f"data.{key}", value, "an integer, 0 or more")
   if stride and not window:
     raise errors.UserError(f"config.data.stride={stride}: needs config.data.window, the length of a window in steps")
+  errors.check(max_gap == 0 or max_gap > 1, "data.max_gap", max_gap, "0, or more than 1 (usual steps)")
+  if max_gap and not (window and name in schema_fit.NAMED):
+    needed = "recordings in tables, which have times" if window else "config.data.window, the length of a window"
+    raise errors.UserError(f"config.data.max_gap={max_gap:g}: needs {needed}; set config.data.max_gap=0")
   recorded = (*kinds.ARRAY_FILES, *schema_fit.NAMED)
   if window and name not in recorded:
     raise errors.UserError(
@@ -44,6 +48,7 @@ def cut(
   test: float = 1 / 5,
   validation: float = 0.0,
   normal: int | None = None,
+  longest: float = 0.0,
 ) -> list[str]:
   """Replaces the recordings [T] or [T, C] of a source by their windows [N, window, C], in place.
 
@@ -53,7 +58,8 @@ def cut(
   contains steps of two splits. The label of a window is that of `label_of`, with `normal` as label of the normal class.
 
   If a source has several recordings (`record_steps`, see `series_folders.read`), each of them is split in this way, and
-  no window contains steps of two recordings.
+  no window contains steps of two recordings. After the split, a recording with times is cut into pieces at each step
+  longer than `longest` (see `record_times.pieces`), and no window contains steps of two pieces.
 
   `test_start` [N] becomes the step at which each test window begins in its recording as stored, including the steps
   before a test part that was split off. With several recordings, `test_recording` [N] becomes their names. With labels,
@@ -61,7 +67,7 @@ def cut(
   times, if the recordings have `train_times`, ... (see `recorded_tables`).
 
   Returns:
-    Notes about the number of windows, and about steps at the end of a recording that are in no window.
+    Notes about the number of windows, and about steps that are in no window.
 
   Raises:
     UserError: A recording has more than 2 axes or is shorter than a window.
@@ -75,7 +81,8 @@ def cut(
   if validation and "validation" not in arrays:
     _hold_out(arrays, steps, validation, "validation")
   for split in splits.present(arrays):
-    name, lengths = _RECORDS[split], steps[split]
+    name, pieces = _RECORDS[split], record_times.pieces(arrays.get(f"{split}_times"), steps[split], longest)
+    lengths = sum(pieces, ())
     arrays[split] = of_record(arrays[split], window, stride, f"the {name} of {where}", lengths)
     if (labels := arrays.get(f"{split}_labels")) is not None:
       of_steps = of_record(labels, window, stride, f"the labels of {where}", lengths)[:][..., 0]
@@ -84,12 +91,13 @@ def cut(
     if (times := arrays.pop(f"{split}_times", None)) is not None and split == "test":
       arrays["test_times"] = of_record(times, window, stride, name, lengths)[:][..., 0]
     _cut_columns(arrays, split, window, stride, lengths, where)
-    notes.append(_note(name, lengths, len(arrays[split]), window, stride))
-  counts = [_count(n, window, stride) for n in steps["test"]]
-  firsts = [first + stride * np.arange(count) for first, count in zip(offsets, counts, strict=True)]
-  arrays["test_start"] = np.concatenate(firsts)
-  if len(counts) > 1:
-    arrays["test_recording"] = np.repeat(np.array(names.get("test") or names["train"]), counts)
+    notes.append(_note(name, len(steps[split]), lengths, window, stride))
+    if split == "test":
+      starts, ends = starts_of(lengths, window, stride), np.cumsum(steps["test"])
+      recording = np.searchsorted(ends, starts, side="right")
+      arrays["test_start"] = starts + (offsets - ends + steps["test"])[recording]
+      if len(ends) > 1:
+        arrays["test_recording"] = np.array(names.get("test") or names["train"])[recording]
   return notes
 
 
@@ -118,21 +126,37 @@ def _hold_out(arrays: dict[str, Any], steps: dict[str, Any], share: float, split
   steps |= {"train": tuple(int((~part).sum()) for part in last), split: tuple(int(part.sum()) for part in last)}
 
 
-def _note(name: str, lengths: Sequence[int], count: int, window: int, stride: int) -> str:
-  """Returns a note about the number of windows of the recordings, and the number of steps that are in no window."""
-  several = len(lengths) > 1
+def _note(name: str, recordings: int, lengths: Sequence[int], window: int, stride: int) -> str:
+  """Returns a note about the number of windows, and the number of steps that are in no window.
+
+  `lengths` are those of the pieces of all recordings.
+  """
+  is_cut = len(lengths) > recordings
   counts = [_count(steps, window, stride) for steps in lengths]
   ends = [(n - 1) * stride + window if n else 0 for n in counts]
   rest = sum(lengths) - sum(ends)
-  left_over = f"{rest:,} steps at the ends of recordings" if several else f"the last {rest:,} steps"
-  found = f"{sum(lengths):,} steps" + (f" in {len(lengths):,} recordings" if several else "")
-  windows = f"{name}: {found}, {count:,} windows of {window} every {stride} steps"
-  return f"{windows}; {left_over} are in no window" if rest else windows
+  left_over = f"{rest:,} steps at the ends of {'pieces' if is_cut else 'recordings'}"
+  left_over = left_over if len(lengths) > 1 else f"the last {rest:,} steps"
+  found = f"{sum(lengths):,} steps" + (f" in {recordings:,} recordings" if recordings > 1 else "")
+  found += f" in {len(lengths):,} pieces" if is_cut else ""
+  windows = f"{name}: {found}, {sum(counts):,} windows of {window} every {stride} steps"
+  windows += f"; {left_over} are in no window" if rest else ""
+  short = [steps for steps in lengths if steps < window]
+  if is_cut and short:
+    windows += f", of which {sum(short):,} in {remarks.counted(len(short), 'piece')} shorter than a window"
+  return windows
 
 
 def _count(steps: int, window: int, stride: int) -> int:
   """Returns the number of windows that are cut from a recording of `steps` steps."""
   return max(0, (steps - window) // stride + 1)
+
+
+def starts_of(lengths: Sequence[int], window: int, stride: int) -> Int[np.ndarray, " windows"]:
+  """Returns the first step of each window of recordings of the given lengths, which are concatenated along time."""
+  firsts = np.cumsum(lengths) - lengths
+  parts = [first + stride * np.arange(_count(n, window, stride)) for first, n in zip(firsts, lengths, strict=True)]
+  return np.concatenate(parts)
 
 
 def of_record(
@@ -141,7 +165,7 @@ def of_record(
   """Cuts a recording [T] or [T, C] into windows [N, window, C] that start every `stride` steps.
 
   Args:
-    record: One recording, or several recordings concatenated along time.
+    record: One recording, or several recordings or pieces concatenated along time.
     window: Length of a window.
     stride: Distance between the starts of windows, in steps.
     name: Name of the recording in error messages.
@@ -153,11 +177,10 @@ def of_record(
   if len(record.shape) > 2:
     raise errors.UserError(f"config.data.window={window}: {name} has {len(record.shape)} axes; expected [T] or [T, C]")
   lengths = lengths or (len(record),)
-  firsts = np.cumsum(lengths) - lengths
-  parts = [first + stride * np.arange(_count(n, window, stride)) for first, n in zip(firsts, lengths, strict=True)]
-  starts = np.concatenate(parts)
+  starts = starts_of(lengths, window, stride)
   if not len(starts):
-    raise errors.UserError(f"config.data.window={window}: {name} has only {max(lengths):,} steps; use a smaller window")
+    found = "has only" if len(lengths) == 1 else f"has {len(lengths):,} parts of at most"
+    raise errors.UserError(f"config.data.window={window}: {name} {found} {max(lengths):,} steps; use a smaller window")
 
   def read(indices):
     rows = starts[indices][:, None] + np.arange(window)
@@ -177,11 +200,6 @@ def label_of(of_steps: Shaped[np.ndarray, "windows window"], normal: Any = None)
   is_other = of_steps != normal
   found = np.where(is_other, of_steps, of_steps.min()).max(1)
   return np.where(is_other.any(1), found, normal)
-
-
-def steps_of(count: int, window: int, stride: int) -> list[tuple[int, int]]:
-  """Returns (first step, last step + 1) of each of the `count` windows of a recording."""
-  return [(first, first + window) for first in range(0, count * stride, stride)]
 
 
 def apart(
@@ -212,17 +230,16 @@ def apart(
 
 
 def over_time(
-  errors_of_steps: Shaped[np.ndarray, "windows window"], stride: int, steps: int
+  errors_of_steps: Shaped[np.ndarray, "windows window"], starts: Int[np.ndarray, " windows"], steps: int
 ) -> Float64[np.ndarray, " {steps}"]:
   """Averages errors over overlapping windows: returns, for each time step, the mean over the windows that contain it.
 
   Args:
     errors_of_steps: Errors of the steps of each window.
-    stride: Distance between the starts of windows, in steps.
+    starts: First step of each window.
     steps: Length of the recording. Steps that are in no window get NaN.
   """
-  count, window = errors_of_steps.shape
-  positions = np.arange(count)[:, None] * stride + np.arange(window)
+  positions = starts[:, None] + np.arange(errors_of_steps.shape[1])
   sums, counts = np.zeros(steps), np.zeros(steps)
   np.add.at(sums, positions, errors_of_steps)
   np.add.at(counts, positions, 1)

@@ -54,9 +54,13 @@ def analyze(
     value = threshold.value / window
   elif threshold is not None:
     title += f"; the threshold is one of {threshold.kind} scores, so it is not shown"
-  thinned = {part: {name: _thinned(curve) for name, curve in found[part].items()} for part in ("steps", "windows")}
-  axis = dataset.time_axis
-  labels = {} if axis is None else {"time": axis.name, "is_date": axis.is_date}
+  axis, stride = dataset.time_axis, context.run.config.data.stride or window
+  longest = axis.longest if axis is not None and axis.longest else math.inf
+  thinned = {
+    part: {name: _thinned(curve, longest * steps) for name, curve in found[part].items()}
+    for part, steps in (("steps", 1), ("windows", stride))
+  }
+  labels = {} if axis is None else {"time": axis.label, "is_date": axis.is_date}
   yield "scores_over_time", figures.Timelines(title, **thinned, marked=found["marked"], threshold=value, **labels)
 
 
@@ -84,27 +88,32 @@ def _panel(
   """
   dataset, (_, window) = context.dataset, squares.shape
   starts = dataset.test_start[rows]
-  stride = context.run.config.data.stride or window
-  count = (len(rows) - 1) * stride + window
+  within = starts - starts[0]
+  count = int(within[-1]) + window  # with gaps or a long stride, some of these steps are in no window
   steps = np.arange(starts[0], starts[0] + count, dtype=np.float64)
-  middles = starts + (window - 1) / 2
+  middles, usual = starts + (window - 1) / 2, 1.0
   if dataset.test_times is not None:
     times = dataset.test_times[rows]
-    steps[(starts - starts[0])[:, None] + np.arange(window)] = times
-    middles = times[:, [0, -1]].mean(1)
-  errors = windows.over_time(squares, stride, count)
-  in_windows = np.isfinite(errors)  # a stride longer than a window leaves steps out
+    steps[within[:, None] + np.arange(window)] = times
+    middles, usual = times[:, [0, -1]].mean(1), float(np.median(np.diff(times))) if window > 1 else 0.0
+  errors = windows.over_time(squares, within, count)
+  in_windows = np.isfinite(errors)
   anomalous = np.zeros(count)
   if dataset.one_class is not None and dataset.test_step_labels is not None:
-    anomalous = windows.over_time(dataset.test_step_labels[rows] != dataset.one_class, stride, count)
+    anomalous = windows.over_time(dataset.test_step_labels[rows] != dataset.one_class, within, count)
   marked = np.flatnonzero(np.diff(anomalous > 0, prepend=False, append=False)).reshape(-1, 2)
-  edges = np.append(steps, steps[-1] + (steps[-1] - steps[0]) / max(1, count - 1))
+  stretches = np.stack([steps[marked[:, 0]], steps[marked[:, 1] - 1] + usual], 1)
   of_windows = np.stack([middles, np.nansum(squares, 1) / window])
-  return np.stack([steps, errors])[:, in_windows], of_windows, edges[marked]
+  return np.stack([steps, errors])[:, in_windows], of_windows, stretches
 
 
-def _thinned(curve: Float64[np.ndarray, "2 points"]) -> Float64[np.ndarray, "2 fewer"]:
-  """Reduces a curve to at most `_MOST_POINTS` points, each with the largest value of consecutive points."""
+def _thinned(curve: Float64[np.ndarray, "2 points"], longest: float) -> Float64[np.ndarray, "2 fewer"]:
+  """Reduces a curve to at most `_MOST_POINTS` points, each with the largest value of consecutive points.
+
+  NaN is inserted where two points of the curve are further apart than `longest`, so the line has a break there.
+  """
   x, y = curve
-  firsts = np.arange(0, len(x), -(-len(x) // _MOST_POINTS))
-  return np.stack([x[firsts], np.maximum.reduceat(y, firsts)])
+  every = -(-len(x) // _MOST_POINTS)
+  firsts = np.arange(0, len(x), every)
+  gaps = np.flatnonzero(np.diff(x[firsts]) > every * longest) + 1
+  return np.insert(np.stack([x[firsts], np.maximum.reduceat(y, firsts)]), gaps, np.nan, axis=1)

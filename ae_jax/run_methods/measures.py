@@ -170,8 +170,8 @@ def score_record(run: Any, record: Any, *, per_channel: bool = False) -> Float64
 
   Returns:
     Squared reconstruction error of each step, [T], summed over the channels and averaged over the windows that contain
-    the step; NaN for steps at the end that are in no window, and for steps without any value. With
-    `per_channel=True`, the errors [T, C]; NaN for missing values.
+    the step; NaN for steps that are in no window, such as those at the end and, with config.data.max_gap, those between
+    two close gaps, and for steps without any value. With `per_channel=True`, the errors [T, C]; NaN for missing values.
 
   Raises:
     UserError: The run was not trained on windows, or the recording is shorter than a window.
@@ -179,12 +179,13 @@ def score_record(run: Any, record: Any, *, per_channel: bool = False) -> Float64
   window, stride = run.config.data.window, run.config.data.stride or run.config.data.window
   if not window:
     raise errors.UserError("score_record: the examples of this run are not windows (config.data.window=0); use score")
-  record, _ = recorded_tables.values_of(record, run.record_columns, run.config.data.missing, "the recording")
-  inputs = inputs_of(run, windows.of_record(record, window, stride, "the recording")[:], None, None, {})
+  found = recorded_tables.read_new(record, run.record_columns, run.config.data.missing, "the recording")
+  cut = windows.of_record(found.values, window, stride, "the recording", found.pieces)
+  inputs, starts = inputs_of(run, cut[:], None, None, {}), windows.starts_of(found.pieces, window, stride)
   squares = np.square(run.apply("reconstruct", inputs.x, inputs.columns) - inputs.x, dtype=np.float64)
   if inputs.mask is not None:
     squares = np.where(inputs.mask, squares, np.nan)
-  over_time = lambda values: windows.over_time(values, stride, len(record))
+  over_time = lambda values: windows.over_time(values, starts, len(found.values))
   of_channels = np.stack([over_time(channel) for channel in np.moveaxis(squares, -1, 0)], 1)
   if per_channel:
     return of_channels

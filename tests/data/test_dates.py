@@ -59,3 +59,20 @@ def test_numbers_are_times_since_1970(per_second):
 def test_numbers_of_eight_digits_are_dates():
   assert dates.of_numbers(pd.Series([20260301])).tolist() == [DAY.normalize()]
   assert dates.of_numbers(pd.Series([1.0, 2.0])).isna().all()
+
+
+@pytest.mark.parametrize(
+  ("first", "expected"),
+  [
+    ("2024-05-31T12:00:00+02:00", True),
+    ("2024-05-31 12:00Z", True),
+    ("2024-05-31 12:00:00.5 -0500", True),
+    ("2024-05-31 12:00", False),
+    ("2024-05-31", False),
+    (pd.Timestamp("2024"), False),
+  ],
+)
+def test_dates_with_a_time_zone_are_recognised(first, expected):
+  assert dates.have_zone(pd.Series([None, first, None])) is expected
+  assert dates.have_zone(pd.Series(pd.date_range("2024", periods=2, tz="Asia/Seoul")))
+  assert not dates.have_zone(pd.Series([None], dtype=object))

@@ -236,7 +236,7 @@ def test_long_tables_of_few_columns_can_be_records(tmp_path):
     assert any("window=STEPS" in line for line in result.lines) == (result.recorded is None)
   command = inspection.record_command("npy", "record.npy", inspection.RECORD_OPTIONS)
   assert command == (
-    "ae_jax train --config=dense:npy --config.data.path=record.npy --config.data.window=50 --config.data.range=real "
-    "--config.data.scale=standard --config.objective.likelihood=gaussian"
+    "ae_jax train --config=dense:npy --config.data.path=record.npy --config.data.window=50 --config.data.stride=12 "
+    "--config.data.range=real --config.data.scale=standard --config.objective.likelihood=gaussian"
   )
   assert data.load("npy", str(tmp_path / "record.npy"), "real", window=50, scale="standard").shape == (50, 3)

@@ -108,11 +108,11 @@ def test_invalid_windows_and_scales_are_refused(tmp_path, options, message):
 def test_values_over_time_are_means_over_the_windows_that_contain_a_step(stride):
   steps = np.arange(23.0)
   starts = np.arange(0, 23 - 5 + 1, stride)
-  values = windows.over_time(steps[starts[:, None] + np.arange(5)], stride, 23)
+  values = windows.over_time(steps[starts[:, None] + np.arange(5)], starts, 23)
   end = starts[-1] + 5
   np.testing.assert_array_equal(values[:end], steps[:end])
   assert np.isnan(values[end:]).all()
-  numbers = windows.over_time(np.arange(len(starts))[:, None] + np.zeros(5), stride, 23)
+  numbers = windows.over_time(np.arange(len(starts))[:, None] + np.zeros(5), starts, 23)
   assert numbers[10] == np.mean([number for number, start in enumerate(starts) if start <= 10 < start + 5])
 
 

@@ -30,7 +30,7 @@ FRAME = pd.DataFrame(
 
 def load(tmp_path, frame=FRAME, **options):
   frame.to_csv(tmp_path / "a.csv", index=False)
-  return data.load("csv", str(tmp_path / "a.csv"), "real", window=10, **options)
+  return data.load("csv", str(tmp_path / "a.csv"), "real", **{"window": 10} | options)
 
 
 def test_columns_are_channels_and_dates_are_times(tmp_path):
@@ -51,7 +51,30 @@ def test_columns_are_channels_and_dates_are_times(tmp_path):
 
 def test_gaps_in_time_are_named(tmp_path):
   found = load(tmp_path, FRAME.drop(index=range(30, 40)).drop(columns="state"))
-  assert "a step every 15 min; 1 longer step, at most 2.75 h: windows span them" in "\n".join(found.remarks)
+  notes = "\n".join(found.remarks)
+  assert "a step every 15 min; 1 longer step, at most 2.75 h: windows span them; " in notes
+  assert "to begin a new recording after each: --config.data.max_gap=1.5" in notes
+
+
+def test_windows_do_not_span_gaps_and_the_test_part_is_the_end_of_the_recording(tmp_path):
+  hours = np.arange(STEPS) + 5 * (np.arange(STEPS) >= 45) + 9 * (np.arange(STEPS) >= 49) + 3 * (np.arange(STEPS) >= 172)
+  frame = FRAME.assign(time=TIMES[0] + pd.to_timedelta(15 * hours, "min"), speed=np.arange(STEPS) % 191)
+  found = load(tmp_path, frame, label="state", one_class="normal", stride=5, max_gap=1.5, validation=0.1)
+  firsts = [0, 5, 10, 15, 20, 25, 30, 35, *range(49, 135, 5)]  # steps 45 to 48 are shorter than a window
+  np.testing.assert_array_equal(found.train[:, 0, 1], firsts)
+  np.testing.assert_array_equal(found.validation[:, :, 1].astype(int), [np.arange(144, 154), np.arange(149, 159)])
+  np.testing.assert_array_equal(found.test_start, [160, *range(172, 191, 5)])  # step 170 and 171 end a piece
+  assert found.test_labels.tolist() == [1, 0, 1, 1, 1]
+  np.testing.assert_array_equal(np.ptp(found.test_times, 1), np.ptp(found.test_times[0]))
+  assert found.test_captions(np.array([1])) == (f"from {frame.time[172]:%Y-%m-%d %H:%M}",)
+  notes = "\n".join(found.remarks)
+  assert (
+    "3 longer steps, at most 2.5 h: longer than 22.5 min (config.data.max_gap), so windows do not span them" in notes
+  )
+  assert "training recording: 144 steps in 3 pieces, 26 windows" in notes
+  assert "4 in 1 piece shorter than a window" in notes
+  with pytest.raises(errors.UserError, match="has 4 parts of at most 123 steps"):
+    load(tmp_path, frame, label="state", max_gap=1.5, window=130, test=0.1)
 
 
 @pytest.mark.parametrize(
@@ -64,6 +87,9 @@ def test_gaps_in_time_are_named(tmp_path):
     ({"time": TIMES[::-1]}, {"label": "state"}, r"row 1 \(counted from 0\) has an earlier time .*sort"),
     ({}, {"label": "state", "missing": "mean"}, "missing='mean': is for rows of a table; .*missing=mask"),
     ({}, {"label": "state", "group": "pump"}, "split by time"),
+    ({}, {"label": "state", "columns": ("time=ignore",), "max_gap": 2.0}, r"max_gap=2: .* has no column of times"),
+    ({}, {"max_gap": 1.0}, r"max_gap=1.0: must be 0, or more than 1"),
+    ({}, {"window": 0, "max_gap": 2.0}, r"max_gap=2: needs config.data.window"),
     ({}, {"columns": ("heat=ignore", "speed=ignore", "pump=ignore", "state=ignore")}, "no column of numbers besides"),
   ],
 )
@@ -98,6 +124,18 @@ def test_increasing_numbers_are_times(tmp_path):
   assert found.test_captions(np.array([0])) == ("from step 160",)
 
 
+@pytest.mark.parametrize("kinds", [(), ("time=date",)])
+def test_times_with_a_time_zone_are_named_utc(tmp_path, kinds):
+  frame = FRAME.assign(time=TIMES.tz_localize("Etc/GMT-2").map(pd.Timestamp.isoformat)).drop(columns="state")
+  for placement in ("memory", "stream"):
+    found = load(tmp_path, frame, columns=kinds, placement=placement, budget_gib=1e-6 * (placement == "stream"))
+    assert found.test_captions(np.array([0])) == ("from 2026-03-02 14:00 UTC",)
+    assert found.time_axis.label == "time (UTC)"
+    assert any("from 2026-02-28 22:00 UTC to 2026-03-02 23:45 UTC" in note for note in found.remarks)
+  found = load(tmp_path, FRAME, label="state", columns=kinds)
+  assert (found.time_axis.label, found.time_axis.is_utc) == ("time", False)
+
+
 def test_each_file_is_a_recording(tmp_path):
   for number in range(2):  # the files overlap in time
     FRAME.drop(columns="state").iloc[number * 60 : number * 60 + 105].to_csv(tmp_path / f"b{number}.csv", index=False)
@@ -114,17 +152,6 @@ def test_streaming_reads_the_same_windows(tmp_path):
   np.testing.assert_array_equal(streamed.train[np.arange(len(kept.train))], kept.train)
   np.testing.assert_array_equal(streamed.test_times, kept.test_times)
   assert streamed.fingerprints == kept.fingerprints
-
-
-@pytest.mark.parametrize("days", [0.0, 20_000.5])
-def test_times_as_text(days):
-  axis = recorded_tables.TimeAxis("t", True)
-  assert pd.Timestamp(axis.text(days)) == pd.Timestamp(0) + pd.Timedelta(days=days)
-  assert axis.length(1 / 86_400) == "1 s"
-  assert axis.length(2.5) == "2.5 days"
-  assert axis.length(1.0 + 1e-3 / 86_400 - 1.0) == "1 ms"
-  assert axis.text(0.001 / 86_400) == "1970-01-01 00:00:00.001"
-  assert recorded_tables.TimeAxis("t", False).text(12.5) == "t=12.5"
 
 
 def test_descriptions_name_the_command_for_windows(tmp_path):
@@ -162,6 +189,7 @@ def test_runs_score_new_tables(tmp_path):
   assert np.isnan(scores[7])
   array = np.where(np.isnan(of_channels), np.nan, FRAME[["heat", "speed", "pump"]].replace({"yes": 1, "no": 0}))
   np.testing.assert_allclose(run.score_record(array.astype(float)), scores, rtol=1e-5)
+  _check_gaps_in_new_tables(run, tmp_path)
   gaps.to_csv(tmp_path / "new.csv", index=False)
   found = rows.read(run, str(tmp_path / "new.csv"), names="time")
   (part,) = found.parts
@@ -196,6 +224,31 @@ def test_runs_score_new_tables(tmp_path):
     unnamed.score_record(FRAME)
 
 
+def _check_gaps_in_new_tables(run, tmp_path):
+  time = run.record_columns.time
+  longest = time._replace(longest=1.5 * 15 / 1440)
+  run = dataclasses.replace(run, record_columns=run.record_columns._replace(time=longest))
+  frame = FRAME.assign(time=TIMES.where(FRAME.index < 105, TIMES + pd.Timedelta("1h")))
+  parts = [FRAME[:105], FRAME[105:]]
+  expected = np.concatenate([run.score_record(part) for part in parts])
+  np.testing.assert_allclose(run.score_record(frame), expected, rtol=1e-5)
+  assert np.flatnonzero(np.isnan(expected)).tolist() == [*range(100, 105), *range(195, 200)]
+  frame.to_csv(tmp_path / "new.csv", index=False)
+  found = rows.read(run, str(tmp_path / "new.csv"))
+  (part,) = found.parts
+  assert part.names[9:11] == ["new.csv[90:100]", "new.csv[105:115]"]
+  assert found.remarks[0].endswith("longer than 22.5 min (config.data.max_gap), so windows do not span them")
+  assert part.labels.tolist().index("fault") == 16  # the windows begin 5 steps later
+  (part,) = rows.read(run, str(tmp_path / "new.csv"), names="time").parts
+  assert part.names[10] == str(frame.time[105])
+  frame.drop(columns="time").to_csv(tmp_path / "new.csv", index=False)
+  assert "has no column of times 'time', so windows can" in rows.read(run, str(tmp_path / "new.csv")).remarks[0]
+  stored = json.loads(json.dumps(run.record_columns.as_json()))
+  assert recorded_tables.from_json(stored) == run.record_columns
+  stored["time"] = {"name": "time", "is_date": True}  # of an earlier version
+  assert recorded_tables.from_json(stored).time == time
+
+
 def test_indices_of_frames_are_times():
   plain = FRAME.drop(columns="state")
   options = {"kind": "series", "window": 10}
@@ -225,3 +278,17 @@ def test_windows_that_cannot_be_cut_do_not_end_the_description(tmp_path):
   assert "to train: ae_jax train --config=table:csv" in printed
   assert "as a recording, windows of 50 steps cannot be cut: " in printed
   assert "earlier time" in printed
+
+
+def test_the_command_for_windows_is_first_if_the_times_are_regular(tmp_path):
+  frame = pd.concat([FRAME] * 3, ignore_index=True)
+  frame["time"] = pd.date_range("2026", periods=len(frame), freq="min")
+  frame.assign(heat=np.sin(frame.index / 30), speed=np.cos(frame.index / 30)).to_csv(tmp_path / "a.csv", index=False)
+  status, printed, _ = run_command("inspect_data", tmp_path / "a.csv")
+  assert status == 0
+  of_windows, of_rows = printed.splitlines()[-2:]
+  assert of_windows.startswith("to train, as a recording, in windows: ae_jax train --config=dense:csv")
+  assert "--config.data.window=50 --config.data.stride=12" in of_windows
+  assert "--config.data.one_class=normal" in of_windows
+  assert "--config.evaluators='reconstruction','anomaly'," in of_windows
+  assert of_rows.startswith("if each row is an example: ae_jax train --config=table:csv")

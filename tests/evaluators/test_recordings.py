@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from made_contexts import context_of, images
 
-from ae_jax.data import recorded_tables, windows
+from ae_jax.data import record_times, recorded_tables, windows
 from ae_jax.decisions import thresholds
 from ae_jax.evaluators import anomaly_flags, figures, reconstruction, recordings
 
@@ -100,7 +100,7 @@ def test_times_stand_for_steps():
   made = context(STRIDE)
   days = 20_000 + np.arange(60) / 24
   cut = windows.of_record(days, WINDOW, STRIDE, "")[:][..., 0]
-  columns = recorded_tables.RecordColumns(("a", "b"), ("numeric",) * 2, recorded_tables.TimeAxis("time", True))
+  columns = recorded_tables.RecordColumns(("a", "b"), ("numeric",) * 2, record_times.TimeAxis("time", True))
   plain = timelines(made)
   made = dataclasses.replace(made, dataset=dataclasses.replace(made.dataset, test_times=cut, record_columns=columns))
   item = timelines(made)
@@ -111,4 +111,29 @@ def test_times_stand_for_steps():
   np.testing.assert_array_equal(steps, days[: len(steps)])
   np.testing.assert_array_equal(errors, next(iter(plain.steps.values()))[1])
   np.testing.assert_allclose(middles, cut.mean(1))
-  np.testing.assert_array_equal(item.marked[title], days[[[20, 23], [40, 41]]])
+  np.testing.assert_allclose(item.marked[title], days[[[20, 23], [40, 41]]], rtol=1e-12)
+
+
+def test_lines_have_a_break_at_gaps_and_stretches_end_before_them():
+  made = context(STRIDE)
+  starts = np.array([0, 3, 15, 18, 21])  # a gap after step 10, and no window with the steps 11 to 14
+  rows = starts // STRIDE
+  days = 20_000 + (np.arange(60) + 50 * (np.arange(60) >= 11)) / 24
+  axis = record_times.TimeAxis("time", True, longest=2 / 24)
+  changes = {
+    "test": made.test[rows],
+    "test_start": FIRST + starts,
+    "test_step_labels": np.isin(starts[:, None] + np.arange(WINDOW), (9, 10, 20)).astype(int),
+    "test_labels": np.array([0, 1, 1, 1, 0]),
+    "test_times": days[starts[:, None] + np.arange(WINDOW)],
+    "record_columns": recorded_tables.RecordColumns(("a", "b"), ("numeric",) * 2, axis),
+  }
+  made = context_of(made.dataset.train, made.test[rows], one_class=0)
+  made.run.config.data.update(window=WINDOW, stride=STRIDE)
+  item = timelines(dataclasses.replace(made, dataset=dataclasses.replace(made.dataset, **changes)))
+  ((steps, errors),), ((middles, _),), (marked,) = (part.values() for part in (item.steps, item.windows, item.marked))
+  np.testing.assert_array_equal(np.flatnonzero(np.isnan(steps)), [11])
+  np.testing.assert_array_equal(steps[~np.isnan(steps)], days[[*range(11), *range(15, 29)]])
+  np.testing.assert_array_equal(np.isnan(errors), np.isnan(steps))
+  np.testing.assert_array_equal(np.flatnonzero(np.isnan(middles)), [2])
+  np.testing.assert_allclose(marked, [[days[9], days[10] + 1 / 24], [days[20], days[21]]], rtol=1e-12)
