@@ -116,13 +116,11 @@ def read_new(record: Any, columns: RecordColumns | None, missing: str, where: st
     UserError: A channel does not exist, a value is missing or not of the kind of its channel, or the rows are not in
       order of time.
   """
-  if isinstance(record, np.ndarray):
-    return in_memory.as_array(record, "record"), []
-  from ae_jax.data import frames  # pandas takes half a second to import
-
-  if not frames.is_rows(record):
+  if not _is_table(record):
     values = in_memory.as_array(record, "record")
     return NewRecord(values, None, values.shape[:1], [])
+  from ae_jax.data import frames
+
   if columns is None:
     raise errors.UserError(
       f"{where}: has named columns, but the run was trained on an array, whose channels have no names; pass an array "
@@ -146,6 +144,15 @@ def read_new(record: Any, columns: RecordColumns | None, missing: str, where: st
   notes += _on_missing(np.isnan(values), where)
   (pieces,) = record_times.pieces(times, lengths, 0.0 if time is None else time.longest)
   return NewRecord(values, times, pieces, notes)
+
+
+def _is_table(record: Any) -> bool:
+  """Returns whether a recording has named columns."""
+  if isinstance(record, np.ndarray):
+    return False
+  from ae_jax.data import frames  # pandas takes half a second to import
+
+  return frames.is_rows(record)
 
 
 def _check_kinds(table: schema_fit.RawTable, where: str) -> None:
