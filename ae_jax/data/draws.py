@@ -45,7 +45,7 @@ class Split(NamedTuple):
     return {"rule": self.rule, **by_split}
 
 
-def options(split: str, group: str, test: float, validation: float, window: int) -> Options:
+def options(split: str, group: str, test: float | int, validation: float | int, window: int) -> Options:
   """Checks and returns the keys of `config.data` that control how the data are split.
 
   Args:
