@@ -15,7 +15,6 @@ from ae_jax.data import dates, lazy_arrays, schema, truth_words
 
 _EPOCH = pd.Timestamp(0)
 _DAY = pd.Timedelta(days=1)
-_CACHED_ROWS = 2048  # number of rows (with all columns) that fit in the cache of a CPU
 
 
 def are_numbers(words: Sequence[str]) -> Bool[np.ndarray, " words"]:
@@ -88,7 +87,9 @@ def raw_rows(
   def write(rows: slice) -> None:
     raw[rows] = np.array([numbers[rows] for numbers in converted]).T  # a stack along axis 1 takes ten times as long
 
-  lazy_arrays.map_blocks(write, len(frame), _CACHED_ROWS)  # whole columns would load each cache line once per column
+  lazy_arrays.map_blocks(
+    write, len(frame), lazy_arrays.CACHED_ROWS
+  )  # whole columns would load each cache line once per column
   return raw
 
 

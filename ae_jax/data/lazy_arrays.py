@@ -20,6 +20,7 @@ PART_BYTES = 2**26  # maximum size of each array that `parts` yields
 PROBES = 1000  # number of random rows in `probe_indices`
 SAMPLE_ROWS, SAMPLE_BYTES = 20_000, 2**28  # limits of `sample`
 CACHED_VALUES = 2**16  # number of values that are processed at a time; as float64, they fit in the cache of a CPU
+CACHED_ROWS = 2048  # number of rows of a table that are processed at a time; they fit in the cache of a CPU
 _FEWEST_BLOCKS = 32  # minimum number of blocks for `map_blocks` to start threads, because threads take time to start
 
 Result = TypeVar("Result")

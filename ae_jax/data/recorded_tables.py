@@ -98,7 +98,6 @@ class NewRecord(NamedTuple):
   """A new recording for a trained run."""
 
   values: Shaped[np.ndarray, "steps ..."]  # [T] or [T, C]; missing values are NaN
-  times: record_times.Times | None  # None: unknown
   pieces: tuple[int, ...]  # lengths of the pieces that no window spans; see `record_times.pieces`
   notes: list[str]  # for the user
 
@@ -118,7 +117,7 @@ def read_new(record: Any, columns: RecordColumns | None, missing: str, where: st
   """
   if not _is_table(record):
     values = in_memory.as_array(record, "record")
-    return NewRecord(values, None, values.shape[:1], [])
+    return NewRecord(values, values.shape[:1], [])
   from ae_jax.data import frames
 
   if columns is None:
@@ -143,7 +142,7 @@ def read_new(record: Any, columns: RecordColumns | None, missing: str, where: st
   schema.check(values, columns.channels, missing, where, "config.data.missing=mask in training")
   notes += _on_missing(np.isnan(values), where)
   (pieces,) = record_times.pieces(times, lengths, 0.0 if time is None else time.longest)
-  return NewRecord(values, times, pieces, notes)
+  return NewRecord(values, pieces, notes)
 
 
 def _is_table(record: Any) -> bool:

@@ -14,7 +14,6 @@ from ae_jax.data.kinds import ARRAY_FILES
 MOST_WORDS = 100  # maximum number of categories of a column; rarer strings are encoded as `schema.OTHER`
 NAMED = ("csv", "parquet", "frame")  # sources of tables whose columns have names and kinds
 _OF_ARRAYS = ("numeric", "integer")  # kinds that a column of an array can have
-_CACHED_ROWS = 2048  # number of rows that are encoded at a time; they fit in the cache of a CPU
 
 
 @dataclasses.dataclass(frozen=True)
@@ -148,7 +147,7 @@ def encode(arrays: dict[str, Any], table: RawTable, missing: str, where: str) ->
 
   def examples(raw: Float[np.ndarray, "rows columns"]) -> Float32[np.ndarray, "rows elements"]:
     x = np.zeros((len(raw), fitted.elements), np.float32)
-    lazy_arrays.map_blocks(lambda rows: fitted.encode(recoded(raw[rows]), x[rows]), len(raw), _CACHED_ROWS)
+    lazy_arrays.map_blocks(lambda rows: fitted.encode(recoded(raw[rows]), x[rows]), len(raw), lazy_arrays.CACHED_ROWS)
     return x
 
   for split in splits.present(arrays):

@@ -8,8 +8,6 @@ from jaxtyping import Bool, Float16, Float64, Int
 
 from ae_jax.data import lazy_arrays
 
-_CACHED_ROWS = 2048  # number of rows that are processed at a time; they fit in the cache of a CPU
-
 Result = TypeVar("Result")
 
 
@@ -95,7 +93,7 @@ def _map_part(
     # the order in memory would change the rounding of sums
     return function(np.ascontiguousarray(rows[first + block.start : first + block.stop], np.float64))
 
-  return lazy_arrays.map_blocks(of_block, count, _CACHED_ROWS)
+  return lazy_arrays.map_blocks(of_block, count, lazy_arrays.CACHED_ROWS)
 
 
 def _sums(

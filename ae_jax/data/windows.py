@@ -12,7 +12,7 @@ from ae_jax.data import kinds, lazy_arrays, record_times, remarks, schema_fit, s
 _RECORDS = {"train": "training recording", "validation": "validation recording", "test": "test recording"}
 
 
-def check(name: str, kind: str, window: int, stride: int, max_gap: float | int = 0.0) -> None:
+def check(name: str, kind: str, window: int, stride: int, max_gap: float | int) -> None:
   """Raises UserError unless the keys of windows in `config.data` are valid for the data source `name`.
 
   A window of 0 means that the data are not cut. A stride of 0 means the length of the window.
